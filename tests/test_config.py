@@ -165,6 +165,7 @@ def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, message: str)
     with pytest.raises(ConfigError) as caught:
         load(write(tmp_path, text))
     assert message in caught.value.message
+    assert caught.value.hint, "the next step"
 
 
 def test_a_file_that_was_asked_for_must_exist(tmp_path: Path) -> None:

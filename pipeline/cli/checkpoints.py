@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.lookup import AppArgument, TaskOption, app_named, journaled_tasks
+from pipeline.cli.lookup import AppArgument, GroupOption, TaskOption, app_named, group_of, journaled_tasks
 from pipeline.cli.options import (
     CommandWait,
     JsonOption,
@@ -24,7 +24,7 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.config import load_settings
-from pipeline.core.names import GroupId, check_name
+from pipeline.core.names import GroupId, TaskChoice
 from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
@@ -38,13 +38,11 @@ checkpoints_app = typer.Typer(
     help="List and verify checkpoints; delete objects that no checkpoint needs.", no_args_is_help=True
 )
 
-GroupOption = Annotated[str, typer.Option(help="The handler group.")]
-
 
 @checkpoints_app.command("list")
 def list_(
     app: AppArgument,
-    group: GroupOption = "main",
+    group: GroupOption = None,
     task: TaskOption = None,
     store: StoreOption = None,
     kafka: KafkaOption = None,
@@ -58,7 +56,7 @@ def list_(
 @checkpoints_app.command("verify")
 def verify_(
     app: AppArgument,
-    group: GroupOption = "main",
+    group: GroupOption = None,
     task: TaskOption = None,
     store: StoreOption = None,
     kafka: KafkaOption = None,
@@ -83,7 +81,7 @@ def verify_(
 @checkpoints_app.command("prune")
 def prune_(
     app: AppArgument,
-    group: GroupOption = "main",
+    group: GroupOption = None,
     task: TaskOption = None,
     store: StoreOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted.")] = False,
@@ -136,20 +134,20 @@ def _store(url: str | None) -> tuple[CheckpointStore, float]:
 
 def _inventories(
     app: str,
-    group: str,
-    number: int | None,
+    group: str | None,
+    chosen: TaskChoice | None,
     store: CheckpointStore,
     kafka: str | None,
     grace_s: float | None = None,
 ) -> Iterator[Inventory]:
     """Read the checkpoints of the tasks. With `grace_s`, also find the objects that can be deleted."""
-    group_id = GroupId(app_named(app), check_name("group", group))
+    group_id = GroupId(app_named(app), group_of(group, chosen) or "main")
     settings = quiet_kafka_settings(kafka)
     with (
         closing(KafkaCluster(settings, CommandWait(settings))) as cluster,
         closing(KafkaJournalReader(settings)) as reader,
     ):
-        tasks = journaled_tasks(cluster, group_id, number)
+        tasks = journaled_tasks(cluster, group_id, chosen)
         cluster_id, now_ms = cluster.cluster_id(), 0
         if grace_s is not None:
             now_ms = store_time_ms(cluster_id, group_id, store, os.urandom(8))

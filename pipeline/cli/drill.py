@@ -15,7 +15,7 @@ import typer
 from pipeline.api.app import DeclaredApp
 from pipeline.cli.drill_reports import report_app, show_report
 from pipeline.cli.logs import configure_logs
-from pipeline.cli.lookup import find_app
+from pipeline.cli.lookup import find_app, parse_task
 from pipeline.cli.options import (
     CommandWait,
     JsonOption,
@@ -28,7 +28,8 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.rendering import Column, print_table
 from pipeline.config import MAX_PORT, Settings, load_settings
-from pipeline.drills.catalog import DRILLS, find_drill, read_suite
+from pipeline.core.names import TaskChoice
+from pipeline.drills.catalog import DRILLS, find_drill, read_suite, require_drill
 from pipeline.drills.conditions import MEASURES, parse_conditions
 from pipeline.drills.containers import ENGINES, Engine
 from pipeline.drills.drill import Drill, Options, Plan
@@ -75,8 +76,10 @@ WorkerOption = Annotated[
     str, typer.Option("--worker", metavar="ID", help="The target worker. Default: one with the most tasks.")
 ]
 TaskOption = Annotated[
-    int | None,
-    typer.Option("--task", metavar="N", help="The task's number, for drills on one. Default: any.", min=0),
+    TaskChoice | None,
+    typer.Option(
+        "--task", metavar="[GROUP/]N", help="The task, for drills on one. Default: any.", parser=parse_task
+    ),
 ]
 SecondsOption = Annotated[
     float | None,
@@ -132,6 +135,7 @@ def plan_(
 
     A drill whose precondition is not met is refused with the reason, and the exit code is 1.
     """
+    require_drill(name)
     with _open(app, kafka, containers) as place:
         options = Options(worker, task, seconds, max_tasks, app or "", since=since)
         plan, met = place.runner.plan(find_drill(name, place.declared), options)
@@ -169,6 +173,7 @@ def run_(
     The exit code is 0 if the hypothesis held, 1 if the app deviated from it or the drill was refused, 6 if it was
     aborted, and 7 if not everything could be restored.
     """
+    require_drill(name)
     conditions = parse_conditions(abort_if) if abort_if else ()
     with _open(app, kafka, containers) as place:
         options = Options(worker, task, seconds, max_tasks, app or "", reason, conditions, since)
@@ -193,14 +198,17 @@ def suite_(
     The exit code is the most serious one of its drills. A refused drill counts as 1.
     """
     suite = read_suite(file)
+    chosen = [(each.name, each.options(suite.reason, app or "")) for each in suite.drill]
+    for name, _ in chosen:
+        require_drill(name)
     codes = []
     with _open(app, kafka, containers) as place:
-        drills = [find_drill(each.name, place.declared) for each in suite.drill]
-        confirm(f"run {counted(len(drills), 'drill')} on app {place.app}?", yes=yes)
-        for drill, each in zip(drills, suite.drill, strict=True):
-            print_message(f"--- {drill.name}")
+        confirm(f"run {counted(len(chosen), 'drill')} on app {place.app}?", yes=yes)
+        for name, options in chosen:
+            print_message(f"--- {name}")
+            drill = find_drill(name, place.declared)
             try:
-                report = _run(place, drill, each.options(suite.reason, app or ""), yes=True)
+                report = _run(place, drill, options, yes=True)
             except PipelineError as error:
                 print_message(f"error: {error}")
                 codes.append(error.exit_code)
@@ -349,12 +357,15 @@ def _app_name(app: str | None, settings: Settings) -> str:
 
 
 def _run(place: _Place, drill: Drill, options: Options, *, yes: bool) -> Report:
+    reports = Reports(place.settings.drills.directory)
+
     def agreed(plan: Plan) -> None:
+        reports.require_usable()
         if not yes:
             _show_plan(drill.name, plan, [])
         confirm(f"run {drill.name} on app {place.app}?", yes=yes)
 
-    report, path = Reports(place.settings.drills.directory).save(place.runner.run(drill, options, agreed))
+    report, path = reports.save(place.runner.run(drill, options, agreed))
     print_message(f"report: {path}")
     return report
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.lookup import AppArgument, TaskOption, app_named, journaled_tasks
+from pipeline.cli.lookup import AppArgument, GroupOption, TaskOption, app_named, group_of, journaled_tasks
 from pipeline.cli.options import (
     CommandWait,
     JsonOption,
@@ -42,7 +42,7 @@ def _group() -> None:
 @journal_app.command()
 def show(
     app: AppArgument,
-    group: Annotated[str, typer.Option(help="The handler group.")] = "main",
+    group: GroupOption = None,
     task: TaskOption = None,
     last: Annotated[
         int, typer.Option(help="The newest N entries of each task; 0 for all.", metavar="N", min=0)
@@ -57,7 +57,7 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Show journal entries: sequence number, kind, owner, number of table writes, and input positions."""
-    group_id = GroupId(app_named(app), check_name("group", group))
+    group_id = GroupId(app_named(app), group_of(group, task) or "main")
     settings = quiet_kafka_settings(kafka)
     cluster = KafkaCluster(settings, CommandWait(settings))
     tasks = journaled_tasks(cluster, group_id, task)

@@ -16,12 +16,23 @@ import typer
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.app import App, declared_app
-from pipeline.core.names import GroupId, TaskId, check_name
+from pipeline.core.names import GroupId, TaskChoice, TaskId, check_name
 from pipeline.core.suggestions import closest
 from pipeline.errors import ConfigError, InputError, PipelineError
 from pipeline.ports import Cluster
 
-__all__ = ["AppArgument", "TaskOption", "app_named", "find_app", "find_group", "journaled_tasks"]
+__all__ = [
+    "AppArgument",
+    "GroupOption",
+    "TaskOption",
+    "app_named",
+    "find_app",
+    "find_group",
+    "group_of",
+    "journaled_tasks",
+    "no_task",
+    "parse_task",
+]
 
 _PACKAGE = Path(__file__).parents[1]
 _MOST_FILES = 200  # that are parsed for a hint
@@ -30,9 +41,27 @@ _SAME_MODULE = 0.6  # from this similarity on, a name of a module is probably a 
 AppArgument = Annotated[
     str, typer.Argument(metavar="APP", help="The app: its name, or MODULE:APP as for pipeline worker.")
 ]
+
+
+def parse_task(text: str) -> TaskChoice:
+    """The value of `--task`. Raises BadParameter, so that the message names the option."""
+    try:
+        return TaskChoice.parse(text)
+    except InputError as error:
+        raise typer.BadParameter(f"{error.message}: {error.hint}") from error
+
+
 TaskOption = Annotated[
-    int | None,
-    typer.Option("--task", metavar="N", help="Only the task with this number. Default: all.", min=0),
+    TaskChoice | None,
+    typer.Option(
+        "--task", metavar="[GROUP/]N", help="Only the task with this number. Default: all.", parser=parse_task
+    ),
+]
+
+# With `group_of`, for commands that have both options.
+GroupOption = Annotated[
+    str | None,
+    typer.Option("--group", help="The handler group. Default: that of --task, or main.", show_default=False),
 ]
 
 
@@ -73,6 +102,18 @@ def find_group(
             return group
     known = ", ".join(group.name for group in groups) or "none"
     raise InputError(f"app {app.name} has no {what} {name}", hint=f"its groups: {known}")
+
+
+def group_of(group: str | None, task: TaskChoice | None) -> str | None:
+    """The group that `--group` or `--task GROUP/N` names; None if neither does.
+
+    Raises InputError if they differ, ConfigError for a name that no group can have.
+    """
+    named = task.group if task is not None else ""
+    if group is not None and named not in {"", group}:
+        raise InputError(f"task {task} is not a task of group {group}", hint=f"leave out --group {group}")
+    found = group if group is not None else named or None
+    return check_name("group", found) if found is not None else None
 
 
 def _how_to_write_it(target: str) -> str:
@@ -204,8 +245,8 @@ def app_named(given: str) -> str:
         ) from error
 
 
-def journaled_tasks(cluster: Cluster, group_id: GroupId, number: int | None) -> list[TaskId]:
-    """Return the tasks of a group, or the one with `number`, according to the group's journal.
+def journaled_tasks(cluster: Cluster, group_id: GroupId, chosen: TaskChoice | None) -> list[TaskId]:
+    """Return the tasks of a group, or the chosen one, according to the group's journal.
 
     Raises:
         InputError: There is no such journal or task.
@@ -223,10 +264,18 @@ def journaled_tasks(cluster: Cluster, group_id: GroupId, number: int | None) -> 
             f"this Kafka cluster has no journal {group_id.journal_topic}",
             hint="check the app's name, which is the one in App(...), and the group (--group)",
         )
-    if number is not None and not 0 <= number < topic.partitions:
-        raise InputError(
-            f"group {group_id.app}/{group_id.group} has no task {number}",
-            hint=f"its tasks are 0 to {topic.partitions - 1}, one for each partition of its inputs",
-        )
-    numbers = range(topic.partitions) if number is None else [number]
-    return [TaskId(group_id.app, group_id.group, each) for each in numbers]
+    tasks = [TaskId(*group_id, number) for number in range(topic.partitions)]
+    if chosen is None:
+        return tasks
+    found = [task for task in tasks if chosen.means(task)]
+    if not found:
+        raise no_task(group_id, chosen, topic.partitions)
+    return found
+
+
+def no_task(group_id: GroupId, chosen: TaskChoice, tasks: int) -> InputError:
+    """The error for a task that a group does not have. `tasks`: how many it has."""
+    return InputError(
+        f"group {group_id.app}/{group_id.group} has no task {chosen}",
+        hint=f"its tasks are 0 to {tasks - 1}, one for each partition of its inputs",
+    )

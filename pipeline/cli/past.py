@@ -16,7 +16,7 @@ from pipeline.cli.lookup import find_app
 from pipeline.cli.options import CommandWait, counted, print_message, quiet_kafka_settings
 from pipeline.config import Settings, load_settings
 from pipeline.core.journal_format import EntryKind, JournalEntry
-from pipeline.core.names import TaskId
+from pipeline.core.names import TaskChoice, TaskId
 from pipeline.core.records import iso_time
 from pipeline.errors import ConfigError, InputError
 from pipeline.ops.history.past_states import AtEntry, AtTime, Moment, PastState, restore_at
@@ -91,7 +91,7 @@ def open_past(target: str, kafka: str | None, store: str | None) -> Iterator[Pas
         environment.cluster.close()
 
 
-def moment_of(text: str, task: int | None) -> Moment:
+def moment_of(text: str, task: TaskChoice | None) -> Moment:
     """Parse `--at`: a sequence number, which needs a task, or a time with an offset from UTC. Raises InputError."""
     if not text.isdecimal():
         return AtTime(timestamp_of(text, "is not an entry or a time", "a sequence number, or "), text)

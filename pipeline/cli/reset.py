@@ -9,7 +9,7 @@ import typer
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
-from pipeline.cli.lookup import TaskOption, find_app, find_group
+from pipeline.cli.lookup import TaskOption, find_app, find_group, group_of
 from pipeline.cli.options import (
     CommandWait,
     JsonOption,
@@ -57,7 +57,15 @@ def reset(
     settings = load_settings({"bootstrap_servers": kafka})
     environment = build_environment(app, settings, wait=CommandWait(settings.kafka))
     chosen = start_at(start or ["earliest"])
-    resets = list(plan_reset(app, _groups(app, group), task, chosen, environment))
+    resets = list(
+        plan_reset(
+            app,
+            _groups(app, group_of(group, task)),
+            task.number if task is not None else None,
+            chosen,
+            environment,
+        )
+    )
     if json:
         for planned in resets:
             print_json(_document(planned, dry_run=dry_run))

@@ -25,7 +25,7 @@ from pipeline.cli.options import (
     table_console,
 )
 from pipeline.cli.status_screen import Space, screen
-from pipeline.errors import UnreachableError
+from pipeline.errors import InputError, UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.runtime.status import AppStatus, read_status, reasons_to_wait, status_document
@@ -88,8 +88,11 @@ def status(
 
 
 def print_safety(found: AppStatus, leaving: Sequence[str], *, json: bool) -> None:
-    """Print whether these workers can be stopped now. Exits with 1 if not."""
-    reasons = reasons_to_wait(found, leaving)
+    """Print whether these workers can be stopped now. Exits with 1 if not, and with 2 if one is not a live worker."""
+    try:
+        reasons = reasons_to_wait(found, leaving)
+    except InputError as error:
+        raise typer.BadParameter(f"{error.message}; {error.hint}", param_hint="--safe-to-stop") from error
     if json:
         print_json({"app": found.app, "workers": leaving, "safe": not reasons, "reasons": reasons})
     elif reasons:

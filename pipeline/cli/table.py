@@ -6,30 +6,30 @@ Without --at, it also shows which states were read, and what Kafka knows that th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pipeline.api.declarations import DeclaredTable
-from pipeline.cli.lookup import TaskOption, find_app
+from pipeline.cli.lookup import TaskOption, find_app, group_of, no_task
 from pipeline.cli.options import KafkaOption, StoreOption, counted, print_json, print_message
 from pipeline.cli.past import AppOption, open_past, require_app
 from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.cli.table_rows import find_table, json_text, past_rows, print_history, rows_of
 from pipeline.config import KafkaSettings, WorkerSettings, load_settings
-from pipeline.core.names import GroupId, TaskId
+from pipeline.core.names import GroupId, TaskChoice, TaskId
 from pipeline.core.position import decode_position
 from pipeline.core.records import iso_time
-from pipeline.errors import InputError, PipelineError
+from pipeline.errors import DeniedError, InputError, PipelineError, UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ports import Cluster, JournalReader, SystemClock
 from pipeline.rocksdb.rocks import RocksStores, state_directories
 from pipeline.runtime.status import read_status
 
-__all__ = ["asked_of_kafka", "missing_rows", "read_line", "table_app"]
+__all__ = ["asked_of_kafka", "missing_rows", "read_line", "require_task", "table_app"]
 
 table_app = typer.Typer(help="Show the rows of tables, now and in the past.", no_args_is_help=True)
 TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help="A table, or GROUP.TABLE.")]
@@ -87,6 +87,13 @@ def missing_rows(
     return lines
 
 
+def require_task(group: GroupId, chosen: TaskChoice, cluster: Cluster) -> None:
+    """Raise InputError if the group has a journal, and has no such task according to it. Raises UnreachableError."""
+    journal = cluster.describe([group.journal_topic]).get(group.journal_topic)
+    if journal is not None and chosen.number >= journal.partitions:
+        raise no_task(group, chosen, journal.partitions)
+
+
 @table_app.callback()
 def _group() -> None:
     """Show the rows of tables, now and in the past."""
@@ -138,9 +145,14 @@ def show(
     definition = find_table(found, table)
     settings = load_settings({"state_dir": state_dir, "bootstrap_servers": kafka})
     group = TaskId(found.name, definition.group, 0).group_id
-    places = _places(settings.worker, group, task)
+    group_of(definition.group, task)  # refuses a task of another group
+    number = task.number if task is not None else None
+    places = _places(settings.worker, group, number)
     if not places:
-        what = f"group {definition.group}" if task is None else f"task {definition.group}/{task}"
+        if task is not None:
+            with suppress(UnreachableError, DeniedError), closing(KafkaCluster(settings.kafka)) as cluster:
+                require_task(group, task, cluster)
+        what = f"group {definition.group}" if number is None else f"task {definition.group}/{number}"
         raise InputError(
             f"the state directory {settings.worker.state_dir} has no state of {what}",
             hint="give the worker's --state-dir, or restore the rows from Kafka: --at TIME, as in "
@@ -157,7 +169,7 @@ def show(
     finally:
         for line in (
             read_line(group, applied, settings.worker.state_dir),
-            *asked_of_kafka(group, applied, task, settings.kafka),
+            *asked_of_kafka(group, applied, number, settings.kafka),
         ):
             print_message(line)
 

@@ -15,7 +15,7 @@ from pipeline.cli.lookup import journaled_tasks
 from pipeline.cli.options import counted, print_json, print_message
 from pipeline.cli.past import PastPlace, moment_of, reach_of, restored, say_origin
 from pipeline.cli.rendering import Cell, Column, print_table
-from pipeline.core.names import GroupId
+from pipeline.core.names import GroupId, TaskChoice
 from pipeline.core.position import decode_position
 from pipeline.core.records import iso_time
 from pipeline.errors import ConfigError, InputError
@@ -105,16 +105,16 @@ def json_text(value: Any) -> str:
 
 
 def past_rows(
-    place: PastPlace, definition: DeclaredTable[Any, Any], at: str, number: int | None, key: str | None
+    place: PastPlace, definition: DeclaredTable[Any, Any], at: str, chosen: TaskChoice | None, key: str | None
 ) -> Iterator[tuple[dict[str, Any], Any, Any]]:
     """The rows of a table as they were, task by task. The source of each state is printed on standard error.
 
     Raises:
         InputError: There is no such task or entry, or it is too old.
     """
-    moment = moment_of(at, number)
+    moment = moment_of(at, chosen)
     group = GroupId(place.app.name, definition.group)
-    for task in journaled_tasks(place.environment.cluster, group, number):
+    for task in journaled_tasks(place.environment.cluster, group, chosen):
         with restored(task, moment, place.environment) as past:
             say_origin(task, past)
             for row_key, value in rows_of(definition, past.store, f"task {task}", key):
@@ -126,7 +126,7 @@ def print_history(
     definition: DeclaredTable[Any, Any],
     name: str,
     key: str,
-    number: int | None,
+    chosen: TaskChoice | None,
     limit: int,
     *,
     json: bool,
@@ -138,7 +138,7 @@ def print_history(
     """
     group = GroupId(place.app.name, definition.group)
     full_key = full_key_of(definition, key)
-    tasks = journaled_tasks(place.environment.cluster, group, number)
+    tasks = journaled_tasks(place.environment.cluster, group, chosen)
     histories = [
         row_history(task, definition.name, full_key, place.environment, limit or None) for task in tasks
     ]

@@ -68,16 +68,25 @@ def read_toml(path: Path, *, required: bool) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from error
+        raise ConfigError(
+            f"cannot read the settings file {path}: {error.strerror}",
+            hint="give the path of a file that this user can read",
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        raise ConfigError(
+            f"{path} is not valid TOML: {error}",
+            hint=f'correct {path}: sections as in [worker], settings as in worker_id = "orders-1"',
+        ) from error
 
 
 def section_of(document: Mapping[str, object], name: str, path: Path) -> Mapping[str, object]:
     """A section of the document. Empty if the document does not have it. Raises ConfigError."""
     section = document.get(name, {})
     if not isinstance(section, dict):
-        raise ConfigError(f"{path}: {name} must be a section, [{name}]")
+        raise ConfigError(
+            f"{path}: {name} must be a section, [{name}]",
+            hint=f"write the line [{name}], and its settings below it",
+        )
     return section
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, InputError
 
 __all__ = [
     "COPY_GROUP",
@@ -21,6 +21,7 @@ __all__ = [
     "NEVER_DECLARED",
     "RECORD_READER",
     "GroupId",
+    "TaskChoice",
     "TaskId",
     "TopicPartition",
     "check_name",
@@ -158,6 +159,31 @@ class TaskId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.app}/{self.group}/{self.number}"
+
+
+class TaskChoice(NamedTuple):
+    """A task as an operator writes it: its number, or `GROUP/N` as reports print it. `group`: empty if not given."""
+
+    number: int
+    group: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> TaskChoice:
+        """Parse what was written. Raises InputError."""
+        group, slash, number = text.rpartition("/")
+        valid = number.isdecimal() and number.isascii() and (_NAME.fullmatch(group) if slash else True)
+        if not valid:
+            raise InputError(
+                f"{text!r} is not a task", hint="write its number, or GROUP/N as in reports: 1 or main/1"
+            )
+        return cls(int(number), group)
+
+    def means(self, task: TaskId) -> bool:
+        """Whether this is the task, or a task with this number if no group was given."""
+        return task.number == self.number and self.group in {"", task.group}
+
+    def __str__(self) -> str:
+        return f"{self.group}/{self.number}" if self.group else str(self.number)
 
 
 def check_name(kind: str, name: str) -> str:

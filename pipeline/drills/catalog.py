@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.api.app import DeclaredApp
+from pipeline.core.names import TaskChoice
 from pipeline.core.suggestions import did_you_mean
 from pipeline.drills.conditions import parse_conditions
 from pipeline.drills.drill import Drill, Options
@@ -29,7 +30,7 @@ from pipeline.drills.store_drills import DamageCheckpoint, StoreDown
 from pipeline.drills.worker_drills import FillDisk, FreezeWorker, KillWorker, LoseDisk
 from pipeline.errors import InputError
 
-__all__ = ["DRILLS", "Suite", "SuiteDrill", "find_drill", "read_suite"]
+__all__ = ["DRILLS", "Suite", "SuiteDrill", "find_drill", "read_suite", "require_drill"]
 
 DRILLS: Mapping[str, type[Drill]] = {
     drill.name: drill
@@ -54,14 +55,19 @@ DRILLS: Mapping[str, type[Drill]] = {
 }
 
 
-def find_drill(name: str, declared: DeclaredApp | None = None) -> Drill:
-    """The drill with this name. `declared`: the app, if its code is known. Raises InputError."""
-    kind = DRILLS.get(name)
-    if kind is None:
+def require_drill(name: str) -> None:
+    """Raise InputError unless there is a drill with this name."""
+    if name not in DRILLS:
         raise InputError(
             f"there is no drill {name}{did_you_mean(name, list(DRILLS))}",
             hint="list them: pipeline drill list",
         )
+
+
+def find_drill(name: str, declared: DeclaredApp | None = None) -> Drill:
+    """The drill with this name. `declared`: the app, if its code is known. Raises InputError."""
+    require_drill(name)
+    kind = DRILLS[name]
     if kind is PoisonRecord:
         return PoisonRecord(declared)
     return ShadowReplay(declared) if kind is ShadowReplay else kind()
@@ -72,7 +78,7 @@ class SuiteDrill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     worker: str = ""
-    task: int | None = None
+    task: int | str | None = None
     seconds: float | None = None
     max_tasks: int | None = None
     abort_if: str = ""
@@ -80,10 +86,10 @@ class SuiteDrill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     since: str = msgspec.field(default="", name="from")
 
     def options(self, suite_reason: str, target: str) -> Options:
-        """The options of the run. Raises InputError for an abort condition that cannot be understood."""
+        """The options of the run. Raises InputError for a task or an abort condition that cannot be understood."""
         return Options(
             worker=self.worker,
-            task=self.task,
+            task=TaskChoice.parse(str(self.task)) if self.task is not None else None,
             seconds=self.seconds,
             max_tasks=self.max_tasks,
             target=target,

@@ -1,4 +1,4 @@
-"""Turns errors of the drills' directory into ones with a next step: `usable`.
+"""Turns errors of the drills' directory into ones with a next step: `usable`, `require_writable`.
 
 Intents, reports and the notes of proxies are files below it, and the runner must not end with a traceback while a fault
 is open: it continues after a PipelineError, and restores what it changed.
@@ -6,14 +6,16 @@ is open: it continues after a PipelineError, and restores what it changed.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.directories import make_private
 from pipeline.errors import InputError
 from pipeline.rocksdb.errors import why
 
-__all__ = ["usable"]
+__all__ = ["require_writable", "usable"]
 
 
 @contextmanager
@@ -27,3 +29,11 @@ def usable(directory: Path) -> Iterator[None]:
             hint="run the command as the user who runs drills here, or choose another directory: drills.directory in "
             "pipeline.toml",
         ) from error
+
+
+def require_writable(directory: Path) -> None:
+    """Create the directory if it is missing, and a file in it that is deleted at once. Raises InputError."""
+    with usable(directory):
+        make_private(directory)
+        with tempfile.TemporaryFile(dir=directory):
+            pass

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pipeline.api.app import DeclaredApp
 from pipeline.config import Settings
 from pipeline.core.journal_format import EntryKind
-from pipeline.core.names import TaskId
+from pipeline.core.names import TaskChoice, TaskId
 from pipeline.core.recovery_time import RecoverySpeed, detection_s, median_speed, predicted_restore_s
 from pipeline.drills.conditions import Condition
 from pipeline.drills.containers import ContainerWorker
@@ -86,7 +86,7 @@ class Options:
     """
 
     worker: str = ""
-    task: int | None = None
+    task: TaskChoice | None = None
     seconds: float | None = None
     max_tasks: int | None = None
     target: str = ""
@@ -146,7 +146,7 @@ class Scene:
         possible = [
             each
             for each in self.workers
-            if chosen is None or any(task.number == chosen for task in self.tasks_of(each.worker))
+            if chosen is None or any(map(chosen.means, self.tasks_of(each.worker)))
         ]
         if not possible:
             raise RefusedDrillError(

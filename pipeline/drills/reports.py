@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.directories import is_present, make_private
-from pipeline.drills.directory import usable
+from pipeline.drills.directory import require_writable, usable
 from pipeline.drills.page import page_of
 from pipeline.drills.report import Difference, Report
 from pipeline.errors import InputError
@@ -27,6 +27,15 @@ class Reports:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "reports"
+
+    def require_usable(self) -> None:
+        """Check what a drill needs at its end, before its fault: a report that is not written is lost.
+
+        Raises InputError if the directory of drills cannot be written, or an earlier report cannot be read.
+        """
+        require_writable(self.directory.parent)
+        require_writable(self.directory)
+        self.all()
 
     def save(self, report: Report) -> tuple[Report, Path]:
         """Write the report, with its differences to the last run of the same drill. Returns both. Raises InputError."""

@@ -187,7 +187,7 @@ class ShadowReplay(Drill):
         """The chosen tasks, each with its group."""
         by_name, chosen = {group.name: group for group in groups}, scene.options.task
         tasks = [status.task for status in scene.sample.status.tasks if status.task.group in by_name]
-        return [(task, by_name[task.group]) for task in tasks if chosen in {None, task.number}]
+        return [(task, by_name[task.group]) for task in tasks if chosen is None or chosen.means(task)]
 
     @staticmethod
     def _task(scene: Scene, task: TaskId, group: DeclaredGroup, end: int | None) -> ShadowTask:

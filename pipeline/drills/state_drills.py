@@ -107,7 +107,7 @@ class ReplayFromCheckpoint(Drill):
         chosen = scene.options.task
         live = [status.task for status in scene.sample.status.tasks if not status.database]
         mine = [task for task in scene.tasks_of(scene.local_victim().worker) if task in live]
-        return [task for task in mine if chosen is None or task.number == chosen]
+        return [task for task in mine if chosen is None or chosen.means(task)]
 
     @staticmethod
     def _compare(run: Run, live: _LiveState, environment: Environment, scratch: Path) -> None:

@@ -163,7 +163,7 @@ class DamageCheckpoint(LoseDisk):
         victim = scene.victim()
         wanted = scene.options.task
         for task in scene.tasks_of(victim.worker):
-            if wanted is None or task.number == wanted:
+            if wanted is None or wanted.means(task):
                 found = self._object(scene, task, root)
                 if found is not None:
                     return found

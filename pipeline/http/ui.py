@@ -69,8 +69,9 @@ def page_routes() -> Mapping[str, Route]:
 
 
 def _runbook(request: Request) -> Answer:
-    pages = {path.name: path for path in runbooks_dir().glob("*.md")}
-    page = pages.get(request.path.removeprefix("/runbooks/"))
+    """The runbook NAME at /runbooks/NAME.md, as errors name it, and at /runbooks/NAME/, as alerts link it."""
+    pages = {path.stem: path for path in runbooks_dir().glob("*.md")}
+    page = pages.get(request.path.removeprefix("/runbooks/").removesuffix("/").removesuffix(".md"))
     if page is None:
         return failed(HTTPStatus.NOT_FOUND, "there is no such runbook", "list all runbooks: pipeline runbook")
     return Answer(page.read_bytes(), "text/plain; charset=utf-8")

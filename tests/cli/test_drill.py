@@ -31,6 +31,8 @@ def test_an_app_must_be_named_in_the_settings(pipeline: Run, tmp_path: Path) -> 
     """Drills are off by default, and the error shows how to allow them."""
     said = pipeline("drill", "plan", "kill-worker", code=1).stderr
     assert "drills.allow names no app" in said
+    said = pipeline("drill", "plan", "kill-workers", code=1).stderr
+    assert "there is no drill kill-workers; did you mean 'kill-worker'?" in said  # first: more is wrong
     (tmp_path / "pipeline.toml").write_text('[drills]\nallow = ["a", "b"]\n')
     assert "drills.allow names several apps: a, b" in pipeline("drill", "undo", code=1).stderr
 
@@ -128,6 +130,9 @@ def test_a_suite_is_read_before_anything_is_done(pipeline: Run, tmp_path: Path) 
         ('[[drill]]\nname = "kill-worker"\nworkers = "a"\n', "is not a suite of drills"),
         ("drill = []\n", "has no [[drill]]"),
         ("nothing", "is not a suite of drills"),
+        ('[[drill]]\nname = "kill-worker"\n[[drill]]\nname = "kill"\n', "there is no drill kill"),
+        ('[[drill]]\nname = "kill-worker"\ntask = "main/x"\n', "'main/x' is not a task"),
+        ('[[drill]]\nname = "kill-worker"\nabort_if = "lag"\n', "cannot be understood"),
     ):
         (tmp_path / "suite.toml").write_text(text)
         assert problem in pipeline("drill", "suite", "suite.toml", "--yes", code=1).stderr

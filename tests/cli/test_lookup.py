@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.lookup import find_app
-from pipeline.errors import ConfigError
+from pipeline.cli.lookup import find_app, group_of, journaled_tasks
+from pipeline.core.names import GroupId, TaskChoice, TaskId
+from pipeline.errors import ConfigError, InputError
+from pipeline.testing.memory_clients import MemoryCluster
 from tests.cli.conftest import Run
+from tests.support.runtime.fleet import Fleet
 
 APP = "from pipeline import App\napp = App('delays')\nother = App('other')\n"
 
@@ -121,3 +124,23 @@ def test_a_module_of_the_directory_is_named_by_its_file(tmp_path: Path, here: No
     with pytest.raises(ConfigError) as refused:
         find_app("nothing:app")
     assert refused.value.message == "module nothing has no app; it was imported from nothing.py"
+
+
+def test_a_group_is_taken_from_the_task_unless_it_is_given() -> None:
+    """`--task main/1` is what reports print; the command must not read another group's task 1."""
+    rows = TaskChoice(1, "rows")
+    assert group_of(None, None) is None
+    assert group_of(None, TaskChoice(1)) is None
+    assert group_of(None, rows) == group_of("rows", rows) == group_of("rows", TaskChoice(1)) == "rows"
+    with pytest.raises(InputError, match="task rows/1 is not a task of group main"):
+        group_of("main", rows)
+
+
+def test_a_journaled_task_is_found_by_either_form() -> None:
+    """Both name the same task of the group."""
+    cluster, group = MemoryCluster(Fleet.at_rest("a").broker), GroupId("sums", "main")
+    assert len(journaled_tasks(cluster, group, None)) == 4
+    assert journaled_tasks(cluster, group, TaskChoice(3)) == [TaskId("sums", "main", 3)]
+    assert journaled_tasks(cluster, group, TaskChoice(3, "main")) == [TaskId("sums", "main", 3)]
+    with pytest.raises(InputError, match="group sums/main has no task 4"):
+        journaled_tasks(cluster, group, TaskChoice(4))

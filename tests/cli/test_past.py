@@ -10,14 +10,14 @@ from pipeline.app import declared_app
 from pipeline.cli.debug import _group, _place, _task
 from pipeline.cli.past import moment_of
 from pipeline.core.dead_letters import Origin
-from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.names import TaskChoice, TaskId, TopicPartition
 from pipeline.errors import InputError
 from pipeline.ops.history.past_states import AtEntry, AtTime
 
 
 def test_a_number_is_an_entry_and_needs_its_task() -> None:
     """Each task counts its own entries, so a number without a task could mean any of them."""
-    assert moment_of("57", 0) == AtEntry(57)
+    assert moment_of("57", TaskChoice(0)) == AtEntry(57)
     with pytest.raises(InputError, match="each task counts its own") as error:
         moment_of("57", None)
     assert "--task N" in (error.value.hint or "")

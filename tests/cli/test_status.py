@@ -261,3 +261,5 @@ def test_a_worker_whose_tasks_no_other_can_take_exits_with_1(capsys: pytest.Capt
         "not safe to stop host-0, host-1:\n"
         "  main/0-1: no worker can take them, there is no other live worker\n"
     )
+    with pytest.raises(typer.BadParameter, match="c is not a live worker of flights; live workers: host-0"):
+        print_safety(found, ["c"], json=False)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.cli.table import missing_rows, read_line
-from pipeline.core.names import GroupId
+import pytest
+
+from pipeline.cli.table import missing_rows, read_line, require_task
+from pipeline.core.names import GroupId, TaskChoice
 from pipeline.core.records import iso_time
+from pipeline.errors import InputError
 from pipeline.runtime.status import read_status
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 from tests.support.runtime.fleet import Fleet
@@ -38,3 +41,15 @@ def test_states_elsewhere_and_behind_are_named_with_workers() -> None:
     assert read_line(GROUP, {0: 1_000, 2: 7}, Path("state")) == (
         "read from state: tasks 0 (entry 1,000), 2 (entry 7) of sums/main"
     )
+
+
+def test_a_task_that_does_not_exist_is_named() -> None:
+    """The state directory never has a state of it, so a hint about the directory would mislead."""
+    cluster = MemoryCluster(Fleet(partitions=4).broker)
+    require_task(GROUP, TaskChoice(9), cluster)  # no worker has run: nothing is known
+    cluster = MemoryCluster(Fleet.at_rest("a").broker)
+    require_task(GROUP, TaskChoice(3), cluster)
+    with pytest.raises(InputError, match="group sums/main has no task 4") as refused:
+        require_task(GROUP, TaskChoice(4), cluster)
+    assert refused.value.hint is not None
+    assert "its tasks are 0 to 3" in refused.value.hint

@@ -75,6 +75,16 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             "--from end prints only new records, so it requires --follow",
             "see pipeline consume --help",
         ),
+        (
+            "journal show flights --task main/x",
+            "--task: 'main/x' is not a task: write its number, or GROUP/N as in reports: 1 or main/1",
+            "see pipeline journal show --help",
+        ),
+        (
+            "journal show flights --task -1",
+            "--task: '-1' is not a task: write its number, or GROUP/N as in reports: 1 or main/1",
+            "see pipeline journal show --help",
+        ),
         ("drill report shw", "pipeline drill report has no command 'shw'; did you mean 'show'?", "see"),
     ],
 )

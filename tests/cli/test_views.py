@@ -81,7 +81,6 @@ def test_a_wrong_state_directory_is_reported(pipeline: Run, state: Path) -> None
     [
         (*SHOW, *APP, "--max", "-5"),
         ("journal", "show", "delays", "--last", "-3"),
-        ("journal", "show", "delays", "--task", "-1"),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(pipeline: Run, state: Path, words: tuple[str, ...]) -> None:

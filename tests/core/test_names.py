@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipeline.core.names import (
     LOADS_TOPIC,
     GroupId,
+    TaskChoice,
     TaskId,
     TopicPartition,
     check_name,
@@ -21,7 +22,7 @@ from pipeline.core.names import (
     load_transactional_id,
     replay_marks_topic,
 )
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, InputError
 
 names = st.from_regex(r"[A-Za-z0-9_-]{1,80}", fullmatch=True)
 
@@ -142,3 +143,21 @@ def test_apps_are_known_from_their_journals_and_workers_topics() -> None:
         "x.journal",
     ]
     assert known_apps([*topics, GroupId("shop", "main").dead_letter_topic]) == {"flight-delays", "sinks-only"}
+
+
+def test_a_task_is_written_as_a_number_or_with_its_group() -> None:
+    """Reports and `pipeline status` print group/number, and an operator copies what they print."""
+    one, two = TaskId("shop", "main", 1), TaskId("shop", "rows", 1)
+    assert TaskChoice.parse("1").means(one)
+    assert TaskChoice.parse("1").means(two)
+    assert TaskChoice.parse("main/1").means(one)
+    assert not TaskChoice.parse("main/1").means(two)
+    assert not TaskChoice.parse("main/2").means(one)
+    assert [str(TaskChoice.parse(text)) for text in ("1", "main/01")] == ["1", "main/1"]
+
+
+@pytest.mark.parametrize("text", ["", "-1", "x", "/1", "main/", "main/x", "shop/main/1", "\u0661", "1 "])
+def test_what_is_not_a_task_is_refused(text: str) -> None:
+    """A mistyped task must not become another one, or all tasks."""
+    with pytest.raises(InputError, match="is not a task"):
+        TaskChoice.parse(text)

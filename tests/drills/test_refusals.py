@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import App, Context, Event, Sqlite
 from pipeline.app import declared_app
-from pipeline.core.names import TaskId
+from pipeline.core.names import TaskChoice, TaskId
 from pipeline.drills.catalog import DRILLS, find_drill, read_suite
 from pipeline.drills.drill import Drill, Options, RefusedDrillError, Scene
 from pipeline.drills.intent import IntentFile
@@ -218,17 +218,19 @@ def test_a_poison_record_needs_dead_letters(fleet: Fleet, tmp_path: Path, app: s
 @pytest.mark.parametrize("number", range(4))
 def test_a_drill_on_a_task_takes_a_worker_that_runs_it(fleet: Fleet, tmp_path: Path, number: int) -> None:
     """On another worker, replay-from-checkpoint would compare no state, and hold."""
-    scene = scene_of(fleet, settings_of(tmp_path), options=Options(task=number))
+    scene = scene_of(fleet, settings_of(tmp_path), options=Options(task=TaskChoice(number)))
     assert TaskId(APP, "main", number) in scene.tasks_of(scene.victim().worker)
 
 
 @pytest.mark.parametrize("drill", ["kill-worker", "freeze-worker", "lose-disk"])
 def test_a_task_that_no_worker_here_runs_is_refused(fleet: Fleet, tmp_path: Path, drill: str) -> None:
     """A mistyped task, or one of another host, must not harm the worker with the most tasks."""
-    scene = scene_of(fleet, settings_of(tmp_path), options=Options(task=7))
+    scene = scene_of(fleet, settings_of(tmp_path), options=Options(task=TaskChoice(7)))
+    assert _refused(drill, scene) == "no-task"
+    scene = scene_of(fleet, settings_of(tmp_path), options=Options(task=TaskChoice(0, "other")))
     assert _refused(drill, scene) == "no-task"
     elsewhere = scene_of(fleet, settings_of(tmp_path)).tasks_of("b")[0].number
-    scene = scene_of(fleet, settings_of(tmp_path), options=Options(task=elsewhere), local=("a",))
+    scene = scene_of(fleet, settings_of(tmp_path), options=Options(task=TaskChoice(elsewhere)), local=("a",))
     assert _refused(drill, scene) == "no-task"
 
 
@@ -239,7 +241,7 @@ def test_a_replay_without_a_state_to_compare_is_refused(
     """A drill that compares nothing must not say that all states are equal."""
     scene = scene_of(fleet, settings_of(tmp_path))
     number = task if isinstance(task, int) else scene.tasks_of("b")[0].number
-    scene.options = Options(worker, number)
+    scene.options = Options(worker, TaskChoice(number))
     assert _refused("replay-from-checkpoint", scene) == "no-task"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.journal_format import Identity
-from pipeline.core.names import TaskId, TopicPartition, shadow_app, shadow_output
+from pipeline.core.names import TaskChoice, TaskId, TopicPartition, shadow_app, shadow_output
 from pipeline.core.position import AppliedPosition, encode_position
 from pipeline.drills.drill import Run
 from pipeline.drills.intent import IntentFile
@@ -112,7 +112,7 @@ def test_a_compacted_topic_is_not_compared(bench: _Bench) -> None:
 
 def test_outputs_are_not_compared_for_a_part_of_the_tasks(bench: _Bench) -> None:
     """An output of another task would be missing from the replay."""
-    bench.run.scene.options = replace(bench.run.scene.options, task=0)
+    bench.run.scene.options = replace(bench.run.scene.options, task=TaskChoice(0))
     assert bench.compare() == 0
     assert bench.run.effects == []
     assert "--task replays only a part" in bench.run.notes[0]

@@ -67,6 +67,8 @@ def test_a_runbook_is_plain_text(asked: Asked) -> None:
     status, headers, body = asked.ask("/runbooks/poison-record.md")
     assert (status, headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
     assert body.startswith(b"# ")
+    for path in ("/runbooks/poison-record/", "/runbooks/poison-record"):
+        assert asked.ask(path)[2] == body, "an alert's runbook_url has this form"
 
 
 def test_the_policy_refuses_what_the_page_does_not_need(asked: Asked) -> None:

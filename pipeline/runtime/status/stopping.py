@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from pipeline.core.membership import process_age
+from pipeline.errors import InputError
 from pipeline.runtime.status.app_status import AppStatus, TaskPhase, WorkerStatus
 from pipeline.runtime.status.groups import task_ranges
 
@@ -19,13 +20,19 @@ def reasons_to_wait(found: AppStatus, leaving: Collection[str]) -> list[str]:
 
     Every worker of an app runs all its groups, with two exceptions: a group that could not start on it, and a worker
     of another version, which waits. Such a worker may have other tasks, and whether it has these is not known.
+
+    Raises:
+        InputError: One of `leaving` is not a live worker of the app.
     """
     reasons = []
     workers = {worker.worker: worker for worker in found.workers}
     unknown = sorted(set(leaving) - workers.keys())
     if unknown:
-        alive = ", ".join(sorted(workers)) or "none"
-        return [f"{', '.join(unknown)} is not a live worker of {found.app}; live workers: {alive}"]
+        are = "is not a live worker" if len(unknown) == 1 else "are not live workers"
+        raise InputError(
+            f"{', '.join(unknown)} {are} of {found.app}",
+            hint=f"live workers: {', '.join(sorted(workers)) or 'none'}",
+        )
     for phase in _BEING_RESTORED:
         tasks = [status.task for status in found.tasks if status.phase is phase]
         if tasks:

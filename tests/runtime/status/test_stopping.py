@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from pipeline.core.names import GroupId
+from pipeline.errors import InputError
 from pipeline.runtime.status import AppStatus, TaskPhase, read_status, reasons_to_wait
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 from tests.support.runtime.fleet import Fleet
@@ -34,9 +37,12 @@ def test_the_only_worker_of_an_app_cannot_be_stopped() -> None:
 
 def test_an_unknown_worker_is_not_safe_to_stop() -> None:
     """A mistyped name must not let a rolling restart continue."""
-    assert reasons_to_wait(look(Fleet.at_rest("a", "b")), ["c"]) == [
-        "c is not a live worker of sums; live workers: a, b"
-    ]
+    found = look(Fleet.at_rest("a", "b"))
+    with pytest.raises(InputError, match="c is not a live worker of sums") as refused:
+        reasons_to_wait(found, ["a", "c"])
+    assert refused.value.hint == "live workers: a, b"
+    with pytest.raises(InputError, match="c, d are not live workers of sums"):
+        reasons_to_wait(found, ["c", "d"])
 
 
 def test_no_worker_is_stopped_until_the_tasks_of_the_last_one_are_live() -> None:

@@ -46,7 +46,6 @@ from pipeline.core.names import TaskId, checkpoint_prefix
 from pipeline.core.position import decode_position
 from pipeline.errors import (
     CheckpointStoreError,
-    ConfigError,
     CorruptStateError,
     DamagedCheckpointError,
     PipelineError,
@@ -283,12 +282,6 @@ def clean_up(
     if offset is not None:
         try:
             environment.cluster.truncate(task.journal, offset)  # 9
-        except ConfigError as error:
-            left = ConfigError(
-                error.message,
-                hint=f"grant Delete on topic {task.journal.topic} to the user of the workers: "
-                "`pipeline acls MODULE:APP` prints all that a worker needs",
-            )
         except PipelineError as error:
             left = error
     environment.steps.reached(Step.AFTER_TRUNCATE, task)

@@ -17,7 +17,6 @@ from pipeline.cli.options import (
     JsonOption,
     KafkaOption,
     StoreOption,
-    counted,
     print_json,
     print_message,
     quiet_kafka_settings,
@@ -25,6 +24,7 @@ from pipeline.cli.options import (
 from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.config import load_settings
 from pipeline.core.names import GroupId, TaskChoice
+from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader

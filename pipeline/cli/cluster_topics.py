@@ -14,14 +14,13 @@ from pipeline.cli.options import (
     JsonOption,
     KafkaOption,
     confirm,
-    counted,
     print_json,
     print_message,
     quiet_kafka_settings,
 )
 from pipeline.cli.rendering import Column, print_table
 from pipeline.core.names import TopicPartition, held_by_the_pipeline
-from pipeline.core.suggestions import no_topic
+from pipeline.core.suggestions import counted, no_topic
 from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.cli.options import counted
 from pipeline.cli.rendering import hex_lines, json_field, text_field
 from pipeline.core.records import iso_time, readable
+from pipeline.core.suggestions import counted
 from pipeline.ops.dead_letters.letters import DeadLetter
 from pipeline.ops.dead_letters.marks import ReplayMark
 from pipeline.ops.dead_letters.records import FailedRecord, State

@@ -14,8 +14,9 @@ from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.cli.dead_letter_views import letter_document, letter_lines, record_lines, record_summary
 from pipeline.cli.lookup import find_app, find_group
-from pipeline.cli.options import CommandWait, KafkaOption, counted, print_json, print_message, terminal_width
+from pipeline.cli.options import CommandWait, KafkaOption, print_json, print_message, terminal_width
 from pipeline.config import Settings, load_settings
+from pipeline.core.suggestions import counted
 from pipeline.errors import InputError
 from pipeline.ops.dead_letters.letters import (
     Choice,

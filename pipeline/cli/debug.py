@@ -19,7 +19,6 @@ from pipeline.cli.options import (
     KafkaOption,
     StoreOption,
     confirm,
-    counted,
     print_json,
     print_message,
 )
@@ -28,6 +27,7 @@ from pipeline.cli.rendering import Cell, Column, json_field, print_table, text_f
 from pipeline.cli.table_rows import json_text
 from pipeline.core.names import TaskId, TopicPartition, record_place
 from pipeline.core.records import iso_time, readable
+from pipeline.core.suggestions import counted
 from pipeline.errors import InputError
 from pipeline.ops.history.debugging import (
     Calls,

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from pipeline.api.app import DeclaredApp
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, counted, print_json, table_console
+from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, print_json, table_console
 from pipeline.config import load_settings
+from pipeline.core.suggestions import counted
 from pipeline.doctor.findings import Finding, Level, problem
 from pipeline.doctor.run import diagnose
 from pipeline.errors import PipelineError

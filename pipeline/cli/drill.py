@@ -21,7 +21,6 @@ from pipeline.cli.options import (
     JsonOption,
     KafkaOption,
     confirm,
-    counted,
     print_json,
     print_message,
     quiet_kafka_settings,
@@ -29,6 +28,7 @@ from pipeline.cli.options import (
 from pipeline.cli.rendering import Column, print_table
 from pipeline.config import MAX_PORT, Settings, load_settings
 from pipeline.core.names import TaskChoice
+from pipeline.core.suggestions import counted
 from pipeline.drills.catalog import DRILLS, find_drill, read_suite, require_drill
 from pipeline.drills.conditions import MEASURES, parse_conditions
 from pipeline.drills.containers import ENGINES, Engine

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from pipeline.cli.options import counted, print_message
+from pipeline.cli.options import print_message
+from pipeline.core.suggestions import counted
 from pipeline.ops.loading.file_sequence import FileSequence
 from pipeline.ops.loading.files import InputFile
 from pipeline.ops.loading.formats.readers import FORMATS

@@ -11,7 +11,6 @@ from pipeline.cli.options import (
     CommandWait,
     JsonOption,
     KafkaOption,
-    counted,
     print_json,
     print_message,
     quiet_kafka_settings,
@@ -19,6 +18,7 @@ from pipeline.cli.options import (
 from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.config import KafkaSettings
 from pipeline.core.names import LOADS_TOPIC
+from pipeline.core.suggestions import counted
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader

@@ -16,7 +16,6 @@ from pipeline.cli.options import (
     CommandWait,
     JsonOption,
     KafkaOption,
-    counted,
     print_json,
     print_message,
     quiet_kafka_settings,
@@ -24,7 +23,7 @@ from pipeline.cli.options import (
 from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.config import Settings, load_settings
 from pipeline.core.names import RECORD_READER, TaskId
-from pipeline.core.suggestions import Problem, no_topic
+from pipeline.core.suggestions import Problem, counted, no_topic
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader

@@ -19,7 +19,6 @@ __all__ = [
     "KafkaOption",
     "StoreOption",
     "confirm",
-    "counted",
     "print_json",
     "print_message",
     "quiet_kafka_settings",
@@ -113,11 +112,3 @@ def table_console() -> Console:
 def terminal_width() -> int:
     """The width of the terminal on standard output; 240 without a terminal."""
     return table_console().width
-
-
-def counted(count: int, what: str) -> str:
-    """The count with its noun: `1 record`, `1,000 records`, `2 entries`."""
-    if count == 1:
-        return f"1 {what}"
-    plural = f"{what[:-1]}ies" if what.endswith("y") and what[-2] not in "aeiou" else f"{what}s"
-    return f"{count:,} {plural}"

@@ -13,11 +13,12 @@ import typer
 from pipeline.api.app import DeclaredApp
 from pipeline.cli.logs import configure_logs
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import CommandWait, counted, print_message, quiet_kafka_settings
+from pipeline.cli.options import CommandWait, print_message, quiet_kafka_settings
 from pipeline.config import Settings, load_settings
 from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import TaskChoice, TaskId
 from pipeline.core.records import iso_time
+from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError, InputError
 from pipeline.ops.history.past_states import AtEntry, AtTime, Moment, PastState, restore_at
 from pipeline.processes.wiring import build_environment

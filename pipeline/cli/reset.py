@@ -15,13 +15,13 @@ from pipeline.cli.options import (
     JsonOption,
     KafkaOption,
     confirm,
-    counted,
     print_json,
     print_message,
 )
 from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.config import load_settings
 from pipeline.core.names import is_replays
+from pipeline.core.suggestions import counted
 from pipeline.errors import PipelineError
 from pipeline.ports import task_fields
 from pipeline.processes.wiring import build_environment, with_worker_id

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.cli.options import counted
 from pipeline.cli.rendering import Cell, Column, table_text
+from pipeline.core.suggestions import counted
 from pipeline.runtime.status import (
     AppStatus,
     GroupStatus,
@@ -99,7 +99,7 @@ def _fitting(lines: Sequence[Text], room: int, what: str, *, titles: int = 0) ->
         return list(lines)
     shown = max(0, room - 1 - titles)
     rest = len(lines) - titles - shown
-    return [*lines[: titles + shown], Text(f"... and {rest:,} more {what}{'s' * (rest != 1)}: --tasks")]
+    return [*lines[: titles + shown], Text(f"... and {counted(rest, f'more {what}')}: --tasks")]
 
 
 def _totals(found: AppStatus, now_ms: int) -> list[Text]:

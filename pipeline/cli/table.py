@@ -14,7 +14,7 @@ import typer
 
 from pipeline.api.declarations import DeclaredTable
 from pipeline.cli.lookup import TaskOption, find_app, group_of, no_task
-from pipeline.cli.options import KafkaOption, StoreOption, counted, print_json, print_message
+from pipeline.cli.options import KafkaOption, StoreOption, print_json, print_message
 from pipeline.cli.past import AppOption, open_past, require_app
 from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.cli.table_rows import find_table, json_text, past_rows, print_history, rows_of
@@ -22,6 +22,7 @@ from pipeline.config import KafkaSettings, WorkerSettings, load_settings
 from pipeline.core.names import GroupId, TaskChoice, TaskId
 from pipeline.core.position import decode_position
 from pipeline.core.records import iso_time
+from pipeline.core.suggestions import counted, noun
 from pipeline.errors import DeniedError, InputError, PipelineError, UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
@@ -38,7 +39,7 @@ TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help="A table, or
 def read_line(group: GroupId, applied: Mapping[int, int], directory: Path) -> str:
     """The states that were read. `applied`: the last journal entry in each state, by task."""
     tasks = ", ".join(f"{number} (entry {seq:,})" for number, seq in applied.items())
-    return f"read from {directory}: task{'s' * (len(applied) != 1)} {tasks} of {group.app}/{group.group}"
+    return f"read from {directory}: {noun(len(applied), 'task')} {tasks} of {group.app}/{group.group}"
 
 
 def asked_of_kafka(

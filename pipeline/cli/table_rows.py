@@ -12,12 +12,13 @@ from pipeline.api.declarations import DeclaredTable
 from pipeline.api.keys import parse_key
 from pipeline.api.table import ReadableStore, table_prefix
 from pipeline.cli.lookup import journaled_tasks
-from pipeline.cli.options import counted, print_json, print_message
+from pipeline.cli.options import print_json, print_message
 from pipeline.cli.past import PastPlace, moment_of, reach_of, restored, say_origin
 from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.core.names import GroupId, TaskChoice
 from pipeline.core.position import decode_position
 from pipeline.core.records import iso_time
+from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError, InputError
 from pipeline.ops.history.row_changes import RowChange, RowHistory, StoredValue, row_history
 from pipeline.ports import task_fields

@@ -16,13 +16,13 @@ from pipeline.cli.options import (
     CommandWait,
     JsonOption,
     KafkaOption,
-    counted,
     print_json,
     print_message,
     quiet_kafka_settings,
 )
 from pipeline.cli.rendering import Column, print_table
 from pipeline.cli.topics_view import outcome_lines, plan_document, plan_text
+from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader

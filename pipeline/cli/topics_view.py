@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from pipeline.core.suggestions import counted
 from pipeline.ops.topics.applying import TopicResult
 from pipeline.ops.topics.plan import Change, Plan, TopicAction, TopicPlan
 
@@ -73,9 +74,7 @@ def _append_topic(text: Text, each: TopicPlan) -> None:
 def _what(each: TopicPlan) -> str:
     if each.action is TopicAction.CREATE:
         copies = f", replication {each.topic.replication}" if each.topic.replication else ""
-        return (
-            f"is created with {each.topic.partitions} partition{'s' * (each.topic.partitions != 1)}{copies}"
-        )
+        return f"is created with {counted(each.topic.partitions, 'partition')}{copies}"
     return "is deleted, with all its records" if each.action is TopicAction.DELETE else "is changed"
 
 

@@ -20,9 +20,10 @@ from structlog import get_logger
 
 from pipeline.cli.logs import configure_logs
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import KafkaOption, counted, print_message
+from pipeline.cli.options import KafkaOption, print_message
 from pipeline.config import MAX_PORT, HttpSettings, Settings, WorkerSettings, load_settings
 from pipeline.core.membership import check_worker_id
+from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.ports import SystemClock
 from pipeline.processes.lifeline import TiedProcess, ended_by, tie

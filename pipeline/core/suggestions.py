@@ -1,7 +1,7 @@
-"""What messages suggest to the operator: the name that was probably meant, and the next step for a `Problem`.
+"""The wording of messages: counts with their nouns, the name that was probably meant, the next step for a `Problem`.
 
-Every message that suggests a name uses this. Pure, and below everything that reads names from people: settings,
-commands, topic declarations.
+Every message that counts something or suggests a name uses this. Pure, and below everything that reads names from
+people: settings, commands, topic declarations.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pipeline.core.names import TaskId, known_apps
 from pipeline.errors import ConfigError, InputError
 
-__all__ = ["Problem", "closest", "did_you_mean", "no_app", "no_topic", "topic_hint"]
+__all__ = ["Problem", "closest", "counted", "did_you_mean", "no_app", "no_topic", "noun", "topic_hint"]
 
 _SIMILARITY = 0.6  # difflib's ratio: below it, unrelated names are suggested
 
@@ -61,6 +61,18 @@ def topic_hint(names: Sequence[str], *, named: bool) -> str:
     first = "correct the name. If it is correct, " if named else ""
     files = ", ".join(f"topics/{name}.yaml" for name in names)
     return f"{first}declare {'it' if len(names) == 1 else 'them'} in {files} and run: pipeline topics apply"
+
+
+def counted(count: int, what: str) -> str:
+    """The count with its noun: `1 record`, `1,000 records`, `2 entries`."""
+    return f"{count:,} {noun(count, what)}"
+
+
+def noun(count: int, what: str) -> str:
+    """The noun for so many: `record` for 1, else `records`; `entry`, `entries`."""
+    if count == 1:
+        return what
+    return f"{what[:-1]}ies" if what.endswith("y") and what[-2] not in "aeiou" else f"{what}s"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.core.names import TopicPartition, workers_topic
 from pipeline.core.records import partition_of
+from pipeline.core.suggestions import counted
 from pipeline.doctor.findings import Finding, ok, problem, unknown, warning
 from pipeline.ports import Clock, Cluster, JournalReader, Sources, TopicInfo
 from pipeline.ports.cluster import Probe
@@ -41,7 +42,7 @@ def check_broker(probe: Probe) -> Iterator[Finding]:
     check = "broker"
     facts = probe.facts()
     release = f"Kafka {facts.release}" if facts.release else "an unknown release"
-    brokers = f"{facts.brokers} broker{'' if facts.brokers == 1 else 's'}"
+    brokers = counted(facts.brokers, "broker")
     if not facts.supported:
         yield problem(check, f"{brokers} of {release}", "upgrade the brokers to Kafka 3.9 or newer")
     elif facts.controller is None:

@@ -23,6 +23,7 @@ from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.core.names import TaskId, TopicPartition, shadow_app, shadow_output
 from pipeline.core.records import iso_time
+from pipeline.core.suggestions import counted
 from pipeline.directories import make_private
 from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError, environment_of
 from pipeline.drills.intent import DeleteShadow, RemovePath
@@ -85,8 +86,7 @@ class ShadowReplay(Drill):
         tasks = self._tasks(scene, groups)
         count = sum(max(0, task.end[topic] - task.start[topic]) for task in tasks for topic in task.end)
         return Plan(
-            f"{len(tasks)} task{'s' * (len(tasks) != 1)} of "
-            + ", ".join(f"group {group.name}" for group in groups),
+            f"{counted(len(tasks), 'task')} of " + ", ".join(f"group {group.name}" for group in groups),
             [
                 f"create topics {scene.app}-shadow-..., which the drill deletes at its end",
                 f"run the handlers of {scene.options.target} in this directory on about {count:,} input offsets",

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pipeline.api.app import DeclaredApp
 from pipeline.core.names import TaskId
 from pipeline.core.position import decode_position
+from pipeline.core.suggestions import counted
 from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError
 from pipeline.drills.observation import short
 from pipeline.drills.report import Effect
@@ -78,7 +79,7 @@ class ReplayFromCheckpoint(Drill):
         victim = scene.local_victim()
         tasks = self._tasks(scene)
         return Plan(
-            f"{len(tasks)} task{'s' * (len(tasks) != 1)} of worker {victim.worker}",
+            f"{counted(len(tasks), 'task')} of worker {victim.worker}",
             ["restore each task in a scratch directory", "compare the hash of its rows with the live state"],
             "the app is not touched",
             [],

@@ -18,7 +18,7 @@ from pipeline.core.names import (
     workers_group,
     workers_topic,
 )
-from pipeline.core.suggestions import no_app
+from pipeline.core.suggestions import counted, no_app
 from pipeline.errors import ConfigError
 from pipeline.ops.reading import last_committed
 from pipeline.ports import Cluster, JournalBounds, JournalReader
@@ -101,7 +101,7 @@ def traces_of(group: GroupId, cluster: Cluster) -> list[str]:
     members = cluster.member_ids(workers_group(group.app))
     if members:
         raise ConfigError(
-            f"app {group.app} has {len(members)} worker{'s' * (len(members) != 1)} that still run, or were killed "
+            f"app {group.app} has {counted(len(members), 'worker')} that still run, or were killed "
             "within the last 10 s",
             hint=f"stop them first; `pipeline status {group.app}` shows them",
         )

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.api.group import DeclaredGroup
+from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError
 from pipeline.ports import TopicInfo
 
@@ -162,8 +163,8 @@ def require_descriptors(app: str, demand: Demand) -> None:
     needed = demand.descriptors
     if needed <= limit:
         return
-    tasks = f"{demand.tasks} task{'' if demand.tasks == 1 else 's'}"
-    brokers = f"{demand.brokers} broker{'' if demand.brokers == 1 else 's'}"
+    tasks = counted(demand.tasks, "task")
+    brokers = counted(demand.brokers, "broker")
     raise ConfigError(
         f"app {app} has {tasks} on {brokers}: a worker that runs them all may need {needed} open files, and this "
         f"process may have {limit}",

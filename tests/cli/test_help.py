@@ -12,7 +12,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from pipeline.cli.main import COMMANDS, GROUPS, assemble
-from pipeline.cli.options import counted
+from pipeline.core.suggestions import counted
 
 
 def _paths(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pipeline.core.names import TaskId
+from pipeline.core.suggestions import counted
 from pipeline.ports import Clock
 from pipeline.runtime.assignment.ownership import Ownership
 from pipeline.runtime.live_task import LiveTask
@@ -51,7 +52,7 @@ def retry_note(retried: Retried) -> str:
     reason = retried.reason.splitlines()[0] if retried.reason else "no reason given"
     if len(reason) > _REASON_CHARACTERS:
         reason = f"{reason[:_REASON_CHARACTERS]}..."
-    tries = "1 attempt failed" if retried.failures == 1 else f"{retried.failures:,} attempts failed"
+    tries = f"{counted(retried.failures, 'attempt')} failed"
     return (
         f"record {retried.topic}[{retried.partition}] offset {retried.offset} is retried: {tries}, "
         f"the last with {reason}\n"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.core.membership import DeferredGroup
 from pipeline.core.names import GroupId, TaskId
-from pipeline.core.suggestions import Problem
+from pipeline.core.suggestions import Problem, counted
 from pipeline.runtime.status.app_status import GroupLetters, TaskPhase, TaskStatus, WorkerStatus
 
 __all__ = ["LETTERS_PER_MINUTE", "late_groups", "letter_problems", "problems_of"]
@@ -106,8 +106,8 @@ def letter_problems(letters: Sequence[GroupLetters], per_minute: int = LETTERS_P
     ]
     return failing + [
         Problem(
-            f"group {each.group.app}/{each.group.group} has {each.letters.open:,} open dead letter"
-            f"{'s' * (each.letters.open != 1)}: replay or discard them",
+            f"group {each.group.app}/{each.group.group} has {counted(each.letters.open, 'open dead letter')}: "
+            "replay or discard them",
             f"pipeline deadletters list MODULE:APP --group {each.group.group} --open; see runbooks/poison-record.md",
         )
         for each in letters

@@ -55,33 +55,29 @@ class Outcome:
 
 
 def assemble_report(outcome: Outcome) -> Report:
-    """The report, without the differences to the last run."""
+    """The report, without the differences to the last run.
+
+    1 the tasks that the fault touched, with their timelines
+    2 how long the recovery took, and what the journals prove
+    3 everything that deviates from the hypothesis, and so the verdict
+    """
     run, settings = outcome.run, outcome.run.scene.settings.drills
     if not run.injected_ms:
         run.injected_ms = outcome.recovered_ms
+    # 1
     slow_s = run.observer.slowest_look_s(run.injected_ms, outcome.recovered_ms)
     limit_s = max(settings.pause_s, 3 * outcome.steady.longest_pause_s) + slow_s
     touched = touched_tasks(run, outcome.recovered_ms, limit_s)
     lines = outcome.logs.lines(run.injected_ms, sorted(settings.directory.absolute().glob("worker-*.log")))
     timeline = [timeline_of(run, task, lines) for task in touched]
     others = [short(task) for task in touched if task not in run.predicted]
-    pause_s = round(run.unaffected_pause_s(outcome.recovered_ms), 3)
+    # 2
+    recovery = _recovery(outcome, timeline, limit_s)
     point = run.observer.judge.verdict()
     effects = [*point.effects, *run.effects]
-    recovery = Recovery(
-        objective_s=settings.rto_s,
-        predicted_s=round(outcome.plan.predicted_s, 1),
-        measured_s=_last([each.recovered_s for each in timeline if each.predicted]),
-        caught_up_s=_last([each.caught_up_s for each in timeline if each.predicted]),
-        unaffected_pause_s=pause_s,
-        unaffected_limit_s=round(limit_s, 3),
-        fault_s=round(max(0, run.healed_ms - run.injected_ms) / 1000, 1),
-    )
+    # 3
     deviations = [*run.deviations, *map(_told, effects), *_late(recovery)]
-    verdict = outcome.verdict
-    if verdict == "held" and deviations:
-        verdict = "deviated"
-    failed = [each for each in outcome.restored if each.failed]
+    verdict: Verdict = "deviated" if outcome.verdict == "held" and deviations else outcome.verdict
     return Report(
         version=VERSION,
         identity=_identity(outcome),
@@ -92,21 +88,14 @@ def assemble_report(outcome: Outcome) -> Report:
         preconditions=list(outcome.met),
         steady_state=outcome.steady,
         blast_radius=BlastRadius(
-            predicted=[short(task) for task in run.predicted],
-            touched=[short(task) for task in touched],
-            unexpected=others,
+            predicted=list(map(short, run.predicted)), touched=list(map(short, touched)), unexpected=others
         ),
-        fault=Fault(
-            actions=run.actions,
-            target=outcome.plan.target,
-            injected_ms=run.injected_ms,
-            evidence=run.evidence,
-        ),
+        fault=_fault(run, outcome.plan),
         timeline=timeline,
         recovery=recovery,
         recovery_point=_point(point, effects, run),
         restored=list(outcome.restored),
-        leftovers=[each.what for each in failed],
+        leftovers=[each.what for each in outcome.restored if each.failed],
         verdict=verdict,
         deviations=deviations,
         differences=[],
@@ -124,6 +113,23 @@ def _tolerance(rto_s: float, pause_s: float, slow_s: float) -> list[str]:
         f"each affected task commits again within {rto_s:g} s (drills.rto_s)",
         f"no other task pauses for longer than {pause_s:.1f} s ({bound})",
     ]
+
+
+def _fault(run: Run, plan: Plan) -> Fault:
+    return Fault(actions=run.actions, target=plan.target, injected_ms=run.injected_ms, evidence=run.evidence)
+
+
+def _recovery(outcome: Outcome, timeline: Sequence[TaskTimeline], limit_s: float) -> Recovery:
+    run, predicted = outcome.run, [each for each in timeline if each.predicted]
+    return Recovery(
+        objective_s=run.scene.settings.drills.rto_s,
+        predicted_s=round(outcome.plan.predicted_s, 1),
+        measured_s=_last([each.recovered_s for each in predicted]),
+        caught_up_s=_last([each.caught_up_s for each in predicted]),
+        unaffected_pause_s=round(run.unaffected_pause_s(outcome.recovered_ms), 3),
+        unaffected_limit_s=round(limit_s, 3),
+        fault_s=round(max(0, run.healed_ms - run.injected_ms) / 1000, 1),
+    )
 
 
 def _point(point: RecoveryPoint, effects: list[Effect], run: Run) -> RecoveryPoint:

@@ -6,7 +6,8 @@ The life of a batch. The processing thread is the only writer, except where note
                                                                   |   \\--no answer--> the same again, later
                                                                   +--refused--> two halves, or the guilty record
 
-If the row of a record cannot be made or is refused, its sink's policy is applied. Everything before it is committed.
+If the row of a record cannot be made or is refused, its sink's policy is applied (`record_rows`). Everything before it
+is committed.
 """
 
 from __future__ import annotations
@@ -15,14 +16,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
-from pipeline.api.event import Event
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.core.sink_positions import Hold
 from pipeline.errors import (
-    HandlerError,
     InvariantError,
     PipelineError,
     RejectedRowsError,
@@ -31,23 +29,16 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import Executor, Pending, Record, error_fields, record_fields, task_fields
+from pipeline.ports import Executor, Pending, Record, error_fields, task_fields
 from pipeline.runtime.commit.commit_rate import CommitRate
-from pipeline.runtime.crashes import NativeCrash, unrecorded
+from pipeline.runtime.crashes import InputCrashes
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.metrics.meter import CommitResult
-from pipeline.runtime.sinks.rows import Item, OpenBatch, Outlet, SinkBatch, halves, writes_of
+from pipeline.runtime.sinks.record_rows import RecordRows
+from pipeline.runtime.sinks.rows import OpenBatch, Outlet, SinkBatch, halves, writes_of
 from pipeline.runtime.sinks.sessions import Health
 from pipeline.runtime.sinks.writer import SinkWriter
 from pipeline.runtime.task.backlog import Backlog, Retried
-from pipeline.runtime.task.handler_errors import (
-    ENDING,
-    LEAVING,
-    error_place,
-    error_text,
-    plainly,
-    user_error_fields,
-)
 from pipeline.runtime.task.processor import Rejected
 from pipeline.runtime.watchdog import AtWork
 
@@ -76,21 +67,17 @@ class SinkTask:
     def __init__(self, writer: SinkWriter, run: SinkRun) -> None:
         self.id: TaskId = writer.hold.task
         self.applied: Hold = writer.hold
-        self.poison: PipelineError | None = None
         self.records = 0
         self.rows = 0
         self.outputs = 0
         self.commits = 0
-        self.rejected = Rejected()
         self.duplicates = (0, 0)  # a sink stores no ids
         self.written: Sequence[str] = ()
         self._writer = writer
         self._run = run
         self._meter = run.environment.meter
-        self._by_topic: dict[str, list[int]] = {}
-        for at, outlet in enumerate(run.outlets):
-            self._by_topic.setdefault(outlet.topic.name, []).append(at)
         self._positions = dict(self.applied.positions)
+        self._rows = RecordRows(self.id, run.outlets, self._positions, run.environment.log)
         self._backlog = Backlog(run.environment.clock)
         self._open = OpenBatch()
         self._sealed: deque[SinkBatch] = deque()
@@ -101,8 +88,25 @@ class SinkTask:
         self._stopping = False
         self._tries = 0
         self._next_s = 0.0
-        self._at: tuple[Record, int] | None = None
-        self.crashes = unrecorded(self.id, self._positions)
+
+    @property
+    def crashes(self) -> InputCrashes:
+        """The records that crashed the process before."""
+        return self._rows.crashes
+
+    @crashes.setter
+    def crashes(self, crashes: InputCrashes) -> None:
+        self._rows.crashes = crashes
+
+    @property
+    def poison(self) -> PipelineError | None:
+        """The error of the record that stops the task."""
+        return self._rows.poison
+
+    @property
+    def rejected(self) -> Rejected:
+        """How many records were skipped."""
+        return self._rows.rejected
 
     @property
     def full(self) -> bool:
@@ -132,10 +136,7 @@ class SinkTask:
     @property
     def at_work(self) -> AtWork | None:
         """The record that a row function is processing. Any thread may call this."""
-        at = self._at
-        if at is None:
-            return None
-        return AtWork(self.id, [_name(self._run.outlets[at[1]])], at[0], 1)
+        return self._rows.at_work
 
     def offer(self, topic: str, records: Sequence[Record]) -> None:
         """Make rows of records of this task's partition of `topic`, now or once there is room."""
@@ -212,59 +213,8 @@ class SinkTask:
         if not self._open.items:
             self._open.since_s = self._run.environment.clock.monotonic_s()
         with self._meter.handling(self.id) if self._meter is not None else nullcontext():
-            self._make_all(topic, records)
+            self._rows.make(topic, records, self._open.items)
         self._count(topic, records)
-
-    def _make_all(self, topic: str, records: Sequence[Record]) -> None:
-        if topic not in self.crashes.suspects:
-            self._make(topic, records)
-            return
-        for part in self.crashes.parts(topic, records):
-            crash = self.crashes.verdict(topic, part[0])
-            if not (self._make(topic, part) if crash is None else self._condemn(topic, part[0], crash)):
-                break
-
-    def _condemn(self, topic: str, record: Record, crash: NativeCrash) -> bool:
-        """Handle a record that crashes the process. Returns whether the task continues. The strictest sink decides."""
-        places = self._by_topic[topic]
-        strictest = next((at for at in places if self._run.outlets[at].on_error == "stop"), places[0])
-        skipped = self._reject(record, strictest, crash)
-        if skipped:
-            self._open.items.append(Item(record, ()))
-        else:
-            self.crashes.try_again(topic, record)
-        return skipped
-
-    def _make(self, topic: str, records: Sequence[Record]) -> bool:
-        """Make rows of records. Returns False if one of them stops the task."""
-        opened, outlets, places = self._open, self._run.outlets, self._by_topic[topic]
-        declared = outlets[places[0]].topic
-        decode_key, read_value = declared.key.decode, declared.value.read
-        append, at, record = opened.items.append, places[0], records[0]
-        remaining = iter(records)
-        while True:
-            self.crashes.handling(topic, records)
-            try:
-                for record in remaining:
-                    at = places[0]
-                    made = []
-                    for at in places:
-                        self._at = record, at
-                        # Each sink gets its own event, because it may keep and change it.
-                        event: Event[Any, Any] = Event(decode_key(record.key()), read_value(record), record)
-                        made.append((at, outlets[at].maker.make(event)))
-                    append(Item(record, made))
-            except ENDING:
-                raise
-            except BaseException as error:  # noqa: BLE001 - any other error of user code belongs to its record
-                if not self._reject(record, at, error):
-                    return False
-                append(Item(record, ()))
-            else:
-                return True
-            finally:
-                self._at = None
-                self.crashes.handled()
 
     def _count(self, topic: str, records: Sequence[Record]) -> None:
         """Advance the positions and counts by processed records."""
@@ -353,7 +303,7 @@ class SinkTask:
         writes = writes_of(batch, self._run.outlets)
         guilty = [writes[error.write][0]] if error.write is not None else [at for at, _ in writes]
         strictest = next((at for at in guilty if self._run.outlets[at].on_error == "stop"), guilty[0])
-        if self._reject(item.record, strictest, error):
+        if self._rows.reject(item.record, strictest, error):
             self._sealed.appendleft(SinkBatch([], batch.after))
         else:
             self._discard_later_records()
@@ -364,40 +314,6 @@ class SinkTask:
         self._open = OpenBatch()
         self._backlog.clear()
         self._positions = dict(self.applied.positions)
-
-    def _reject(self, record: Record, at: int, error: BaseException) -> bool:
-        """Whether the record is skipped. If not, `poison` is the reason."""
-        outlet = self._run.outlets[at]
-        error = plainly(error, outlet.topic, record)
-        ours = isinstance(error, PipelineError) and not isinstance(error, RejectedRowsError)
-        final = ours or isinstance(error, LEAVING) or (isinstance(error, NativeCrash) and not error.proven)
-        where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
-        reason = error.message if isinstance(error, PipelineError) else error_text(error)
-        reason = reason.removeprefix(f"{outlet.maker.sink}: ")
-        if outlet.on_error == "skip" and not final:
-            self.rejected.skipped += 1
-            self._run.environment.log.warning(
-                "record_rejected",
-                policy="skip",
-                **task_fields(self.id),
-                **record_fields(record),
-                **user_error_fields(error),
-            )
-            return True
-        frames = "" if isinstance(error, PipelineError) else f"\n{error_place(error)}"
-        advice = error.hint if isinstance(error, PipelineError) and error.hint else None
-        if isinstance(error, NativeCrash):
-            advice = (
-                "fix the row function or the library that it calls and start the worker again: "
-                "runbooks/native-crash.md"
-            )
-        self.poison = HandlerError(
-            f"task {self.id}: the record {where} cannot be written by {outlet.maker.sink}: {reason}{frames}",
-            hint=advice
-            or "fix the row function, the table or the record and start the worker again; it continues with this "
-            "record. on_error='skip' skips such records: runbooks/poison-record.md",
-        )
-        return False
 
 
 class _Completion:
@@ -414,8 +330,3 @@ class _Completion:
             self._pending.result()
         except PipelineError:
             return
-
-
-def _name(outlet: Outlet) -> str:
-    function = outlet.maker.sink.row or outlet.maker.sink.write
-    return str(getattr(function, "__qualname__", function))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.cli.drill
+import pipeline.core.names
 import pipeline.drills.drill
 import pipeline.drills.intent
 import pipeline.drills.judge
@@ -23,6 +25,20 @@ _FAULTS = "tests/drills/test_proxy_faults.py"
 _STEPS = "tests/drills/test_network_steps.py"
 
 ROWS = [
+    Broken(
+        "the directory of drills is used for the first time after the steady state",
+        pipeline.cli.drill._run,
+        "reports.require_usable()",
+        "pass",
+        "tests/drills/test_runner.py found_at_once",
+    ),
+    Broken(
+        "the group of a chosen task is ignored",
+        pipeline.core.names.TaskChoice.means,
+        'self.group in {"", task.group}',
+        "True",
+        f"{_REFUSALS} no_worker_here_runs",
+    ),
     Broken(
         "a fork is not seen",
         pipeline.drills.judge.Judge._check_fork,

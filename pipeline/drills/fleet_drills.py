@@ -10,18 +10,25 @@ from pipeline.drills.intent import EndProcess, RemovePath, StartWorker
 from pipeline.drills.worker_drills import check_restartable, restart_step
 from pipeline.drills.workers import command_of, find_workers
 
-__all__ = ["RollingRestart", "ScaleIn", "ScaleOut"]
+__all__ = ["RollingRestart", "ScaleIn", "ScaleOut", "stop_worker"]
 
 _STOP_S = 0.5  # a worker commits its open work and releases its tasks
 _GRACE_S = 40.0
 
 
-def _stop(run: Run, worker: WorkerTarget) -> None:
-    """SIGTERM, and the end of the process."""
+def stop_worker(run: Run, worker: WorkerTarget) -> int:
+    """Send SIGTERM, and wait for the end of the process.
+
+    Returns:
+        The time before the signal, in ms since 1970. Other workers may take over the tasks before the process has
+        ended: it releases them first.
+    """
+    began_ms = run.clock.wall_ms()
     run.act(f"SIGTERM to worker {worker.worker}, {worker.process.label}")
     worker.process.send(signal.SIGTERM)
     run.wait(lambda: not worker.process.alive, f"the end of worker {worker.worker}", _GRACE_S)
     run.proves(f"{worker.process.label} of worker {worker.worker} has ended")
+    return began_ms
 
 
 class RollingRestart(Drill):
@@ -62,7 +69,7 @@ class RollingRestart(Drill):
             ]
             began_ms = run.clock.wall_ms()
             run.struck_ms.update(dict.fromkeys(tasks, began_ms))
-            _stop(run, worker)
+            stop_worker(run, worker)
             if not worker.supervised:
                 run.act(f"start worker {worker.worker}", fault=False)
                 restart.undo(run.clock)
@@ -111,7 +118,7 @@ class ScaleIn(Drill):
     def perform(self, run: Run, plan: Plan) -> None:
         victim = run.scene.victim()
         run.will_undo(restart_step(run, victim))
-        _stop(run, victim)
+        stop_worker(run, victim)
         run.wait_until_committed(plan.tasks, acquired=True)
         run.wait_for_rest(len(run.scene.sample.status.workers) - 1)
 
@@ -176,8 +183,8 @@ class ScaleOut(Drill):
             for each in find_workers(run.scene.app, run.observer.samples[-1].members)
             if each.worker == name
         ]
-        _stop(run, joined[0])
-        run.wait_until_committed(moved, run.clock.wall_ms() - 1_000, acquired=True)
+        stopped_ms = stop_worker(run, joined[0])
+        run.wait_until_committed(moved, stopped_ms, acquired=True)
         run.wait_for_rest(count)
 
     @staticmethod

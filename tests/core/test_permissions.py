@@ -52,6 +52,7 @@ IN_KAFKA: Mapping[str, Callable[[], tuple[ResourceKind, str]]] = {
 # Public names of that module which need no permission of a role, and why.
 NO_PERMISSION: Mapping[str, str] = {
     "COPY_GROUP": "see copy_name",
+    "TaskChoice": "what an operator writes: it names nothing in Kafka",
     "DEAD_LETTER_READER": "commands run without it",
     "EVENT_ID_HEADER": "is a header",
     "NEVER_DECLARED": "is a rule about names",

@@ -210,7 +210,7 @@ _RULES: Sequence[_Rule] = (
             Role.WORKER: (C, R, CONFIGS),
             Role.REPLAY: (W, CONFIGS),
             **dict.fromkeys((Role.PURGE, Role.RESET, Role.INSPECT), (R, CONFIGS)),
-            **dict.fromkeys((Role.STATUS, Role.DRILL), (R,)),
+            **dict.fromkeys((Role.STATUS, Role.DRILL, Role.MIGRATE_TO), (R,)),
         },
     ),
     _Rule(
@@ -285,6 +285,8 @@ _RULES: Sequence[_Rule] = (
         _of_groups(lambda group: group.consumer_group),
         {Role.WORKER: (R,), Role.FORGET: (D,)},
     ),
+    # A copy whose journal is lost has left offsets, and is refused.
+    _Rule(ResourceKind.GROUP, _of_copies(lambda copy: copy.consumer_group), {Role.MIGRATE_TO: (SEE,)}),
     _Rule(
         ResourceKind.GROUP,
         lambda use: [group.id.consumer_group for group in use.groups if not group.handlers],

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline.core.suggestions import counted
 from pipeline.drills.drill import Drill, Plan, Run
 from pipeline.drills.observation import short
 from pipeline.drills.report import (
@@ -210,7 +211,7 @@ def _findings(deviations: Sequence[str], others: Sequence[str], recovery: Recove
     if others:
         found.append(
             Finding(
-                text=f"{len(others)} tasks were touched that the plan did not name: {', '.join(others[:5])}",
+                text=f"{counted(len(others), 'task')} not named by the plan moved or paused: {', '.join(others[:5])}",
                 hint="a rebalance moves tasks of other workers, too, if the shares are uneven",
             )
         )

@@ -17,6 +17,7 @@ from pipeline.config import Settings
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskChoice, TaskId
 from pipeline.core.recovery_time import RecoverySpeed, detection_s, median_speed, predicted_restore_s
+from pipeline.core.suggestions import counted
 from pipeline.drills.conditions import Condition
 from pipeline.drills.containers import ContainerWorker
 from pipeline.drills.intent import IntentFile, Step
@@ -302,7 +303,7 @@ class Run:
         pending = ", ".join(map(short, tasks[:5]))
         self.wait(
             lambda: all(self._committed(task, start_ms, acquired=acquired) for task in tasks),
-            f"a commit of each of {len(tasks)} tasks ({pending})",
+            f"a commit of each of {counted(len(tasks), 'task')} ({pending})",
         )
 
     def wait_for_rest(self, workers: int | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
+from pipeline.core.suggestions import counted
 from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, WorkerTarget
 from pipeline.drills.intent import EndProcess, RemovePath, StartWorker
 from pipeline.drills.worker_drills import check_restartable, restart_step
@@ -48,7 +49,7 @@ class RollingRestart(Drill):
     def plan(self, scene: Scene) -> Plan:
         tasks = [task for worker in scene.workers for task in scene.tasks_of(worker.worker)]
         return Plan(
-            f"{len(scene.workers)} workers: {', '.join(worker.worker for worker in scene.workers)}",
+            f"{counted(len(scene.workers), 'worker')}: {', '.join(worker.worker for worker in scene.workers)}",
             [f"SIGTERM to worker {worker.worker}, and start it" for worker in scene.workers],
             "the tasks of each worker move or wait for its start",
             tasks,
@@ -110,7 +111,7 @@ class ScaleIn(Drill):
         return Plan(
             f"worker {victim.worker}, {victim.process.label}",
             [f"SIGTERM to {victim.process.label}", "start it again when the others have its tasks"],
-            f"{len(tasks)} tasks move to other workers, and some of them back",
+            f"{counted(len(tasks), 'task')} will move to other workers, and some will move back",
             tasks,
             _STOP_S + scene.notice_s() + scene.restore_s(tasks, workers=len(scene.sample.status.workers) - 1),
         )
@@ -176,7 +177,7 @@ class ScaleOut(Drill):
         run.wait(lambda: self._share(run, name) > 0, f"a task of worker {name}")
         run.wait_for_rest(count + 1)
         moved = [status.task for status in run.observer.samples[-1].status.tasks if status.worker == name]
-        run.proves(f"worker {name} runs {len(moved)} tasks")
+        run.proves(f"worker {name} runs {counted(len(moved), 'task')}")
         run.wait_until_committed(moved, started_ms, acquired=True)
         joined = [
             each

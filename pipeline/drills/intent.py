@@ -19,6 +19,7 @@ import msgspec
 from pipeline.broker import LocalKafka
 from pipeline.config import load_settings
 from pipeline.core.names import GroupId, topics_of_shadow, workers_group
+from pipeline.core.suggestions import counted
 from pipeline.directories import make_private
 from pipeline.drills.containers import Container, run_move
 from pipeline.drills.directory import usable
@@ -272,7 +273,7 @@ class DeleteShadow(msgspec.Struct, frozen=True, tag=True):
             names = [GroupId(self.shadow, group).consumer_group for group in self.groups]
             for group in [workers_group(self.shadow), *names]:
                 self._forget(group, cluster, clock)
-        return f"{len(topics)} topics deleted"
+        return f"{counted(len(topics), 'topic')} deleted"
 
     @staticmethod
     def _forget(group: str, cluster: Cluster, clock: Clock) -> None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from pipeline.broker import LocalKafka, default_data_dir
 from pipeline.core.journal_format import EntryKind
+from pipeline.core.suggestions import counted
 from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError
 from pipeline.drills.intent import EndNetworkFault, StartBroker
 from pipeline.drills.network_faults import NetworkFault, ProxyNote, ProxyPlace
@@ -183,7 +184,7 @@ class SlowNetwork(_NetworkDrill):
                 f"delay its requests and answers by {DELAY_MS} ms",
                 f"end this after {self._seconds(scene):.0f} s",
             ],
-            f"{len(tasks)} tasks commit later",
+            f"{counted(len(tasks), 'task')} will commit later",
             tasks,
             0.0,
         )
@@ -241,7 +242,7 @@ class CutNetwork(_NetworkDrill):
                 "close its connections to Kafka, and accept no new ones",
                 f"end this after at least {self._seconds(scene):.0f} s, when other workers have its tasks",
             ],
-            f"{len(tasks)} tasks stop until other workers take over",
+            f"{counted(len(tasks), 'task')} will stop until other workers take over",
             tasks,
             scene.detect_s() + scene.restore_s(tasks, workers=len(scene.sample.status.workers) - 1),
         )
@@ -262,12 +263,12 @@ class CutNetwork(_NetworkDrill):
         run.wait_until_committed(plan.tasks, acquired=True)
 
     def _after(self, run: Run, plan: Plan) -> None:
+        del plan
         run.wait_for_rest(len(run.scene.sample.status.workers))
         victim = run.scene.local_victim()
         if not victim.process.alive:
             raise UnrecoveredError(
-                f"process {victim.process.pid} of worker {victim.worker} has ended; its {len(plan.tasks)} tasks run on "
-                "other workers"
+                f"process {victim.process.pid} of worker {victim.worker} has ended; other workers run its tasks"
             )
 
 

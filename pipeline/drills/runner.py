@@ -21,6 +21,7 @@ from typing import NamedTuple
 from pipeline.config import Settings
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition, decode_position
+from pipeline.core.suggestions import counted
 from pipeline.drills.assembling import Outcome, assemble_report
 from pipeline.drills.conditions import Condition
 from pipeline.drills.containers import Engine, find_containers
@@ -173,7 +174,7 @@ class Runner:
         if limit is not None and len(plan.tasks) > limit:
             raise RefusedDrillError(
                 "too-many-tasks",
-                f"{drill.name} would affect {len(plan.tasks)} tasks, and --max-tasks is {limit}",
+                f"{drill.name} would affect {counted(len(plan.tasks), 'task')}, and --max-tasks is {limit}",
                 hint="choose a worker with fewer tasks with --worker, or raise --max-tasks",
             )
         return plan

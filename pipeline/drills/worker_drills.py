@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.core.journal_format import EntryKind
+from pipeline.core.suggestions import counted
 from pipeline.drills.containers import ContainerWorker, move_in_volume
 from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, WorkerTarget
 from pipeline.drills.intent import (
@@ -102,7 +103,7 @@ class KillWorker(Drill):
         return Plan(
             f"worker {victim.worker}, {victim.process.label}",
             [f"SIGKILL to {victim.process.label}"],
-            f"{len(tasks)} tasks stop until {who}",
+            f"{counted(len(tasks), 'task')} will stop until {who}",
             tasks,
             predicted_s,
         )
@@ -175,7 +176,7 @@ class LoseDisk(Drill):
                 f"move {victim.place} away",
                 f"start worker {victim.worker} with an empty state directory",
             ],
-            f"{len(tasks)} tasks are restored on an empty disk",
+            f"{counted(len(tasks), 'task')} will be restored on an empty disk",
             tasks,
             scene.start_s(victim.worker) + scene.restore_s(tasks, worker=victim.worker),
         )
@@ -248,7 +249,7 @@ class FreezeWorker(Drill):
                 f"SIGSTOP to {victim.process.label}",
                 f"SIGCONT after at least {seconds:.0f} s, when other workers have its tasks",
             ],
-            f"{len(tasks)} tasks stop until other workers take over",
+            f"{counted(len(tasks), 'task')} will stop until other workers take over",
             tasks,
             scene.detect_s() + scene.restore_s(tasks, workers=len(scene.sample.status.workers) - 1),
         )
@@ -308,7 +309,7 @@ class FillDisk(Drill):
         return Plan(
             f"the file system of {victim.place.parent}, worker {victim.worker}",
             ["write a file until the disk is full", "delete it when a task has failed", "restart the worker"],
-            f"some of {len(tasks)} tasks fail, and their worker may end",
+            f"up to {counted(len(tasks), 'task')} will fail, and their worker may end",
             tasks,
             scene.start_s(victim.worker) + scene.reopen_s(victim.worker),
         )

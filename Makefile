@@ -14,7 +14,7 @@ LOCK := $(VENV)/lock/bin/uv pip compile --quiet --no-config --universal --no-ann
 ON_OLD_KAFKA := tests/contracts tests/kafka/test_worker_kills.py::test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact \
 	tests/kafka/test_load_kills.py::test_kills_at_each_point_of_one_load_lose_and_double_no_row
 
-.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-security test-acls test-monitoring test-browser test-helm test-containers test-old-kafka lint docs bench release-check lock clean
+.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-security test-acls test-monitoring test-browser test-helm test-peers test-containers test-old-kafka lint docs bench bench-peers release-check lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -59,6 +59,9 @@ test-browser: $(INSTALLED)  ## pages in headless Chromium, installed by apt: roo
 test-helm: $(INSTALLED) $(KUBERNETES)  ## the chart in deploy/helm, rendered by Helm, which is built from its Go module
 	$(BIN)/python -m pytest tests/helm -m helm $(TESTS)
 
+test-peers: $(INSTALLED)  ## a small comparison with the raw client, whose environment it makes
+	$(BIN)/python -m pytest tests/benchmarks/test_peers.py -m peers $(TESTS)
+
 test-containers: $(INSTALLED) $(FLIGHTS) $(PODMAN_COMPOSE)  ## the images and docker-compose.yml, under podman: root on Debian
 	$(BIN)/python -m pytest tests/containers -m containers $(TESTS)
 
@@ -76,6 +79,9 @@ docs: $(INSTALLED)  ## the documentation site, in build/docs/site; a broken link
 bench: $(INSTALLED)  ## throughput beside the raw client; how soon a killed worker commits again
 	$(BIN)/python -m benchmarks $(BENCH)
 
+bench-peers: $(INSTALLED)  ## beside Kafka Streams, Quix Streams, faust-streaming and the raw client; writes docs/reference/performance.md
+	$(BIN)/python -m benchmarks peers $(PEERS)
+
 release-check: $(INSTALLED)  ## wheel and source archive, installed and tried in an empty environment
 	$(BIN)/python -m tools.release_check
 
@@ -85,6 +91,8 @@ lock: $(LOCKER)  ## pin what pyproject.toml asks for, with hashes: constraints.t
 	$(LOCK) --extra postgres --generate-hashes -c constraints.txt pyproject.toml -o requirements/runtime.txt
 	echo kubernetes-validate | $(LOCK) --generate-hashes -c constraints.txt $(UPGRADE) - -o tests/helm/requirements.txt
 	echo hatchling | $(LOCK) --generate-hashes -c constraints.txt - -o requirements/build.txt
+	for system in raw quix faust; do \
+		$(LOCK) --generate-hashes $(UPGRADE) benchmarks/peers/programs/$$system.requirements.in -o benchmarks/peers/programs/$$system.requirements.txt || exit; done
 	echo uv | $(LOCK) --generate-hashes $(UPGRADE) - -o requirements/lock.txt
 
 clean:

@@ -1,4 +1,7 @@
-"""`python -m benchmarks [NAME]`: run one of those in NAMES, or all, each on its own Kafka."""
+"""`python -m benchmarks [NAME]`: run one of those in NAMES, or all, each on its own Kafka.
+
+`python -m benchmarks peers` is the comparison with other systems, which has its own options.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import sys
 
 from benchmarks import dedup, handoff, loads, observe, producer, recovery, restart, restore, sinks, throughput
+from benchmarks.peers.command import main as peers
 
 HANDOFFS = 20
 NAMES = (
@@ -25,6 +29,11 @@ NAMES = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what is asked for; 0 when every stated bound holds."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return peers(given[1:]) if given[:1] == ["peers"] else _run(given)
+
+
+def _run(given: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("benchmark", nargs="?", choices=NAMES, help="one of them (all)")
     parser.add_argument(
@@ -54,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="throughput, partitions: different keys (10,000); restart: table sizes (10,000 1,000,000 5,000,000); "
         "restore: rows (1,500,000)",
     )
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_args(given)
     rounds, events = chosen.rounds or 3, chosen.events or 1_000_000
     codes = []
     wanted = [chosen.benchmark] if chosen.benchmark else list(NAMES)

@@ -1,0 +1,75 @@
+"""The systems that are compared: the command line of each, and how much of a job it is given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmarks.peers.environments import ROOT, Environment
+from benchmarks.peers.programs.plan import VARIABLE, Plan
+
+__all__ = ["SYSTEMS", "System", "command_of", "environment_for"]
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """`job`: its own job in place of the case's. `slow`: it is measured on its first few thousand records.
+
+    `prompt_ms`: its commit interval where latency counts; 0 for its default.
+    """
+
+    title: str
+    environment: str
+    threads: int = 1
+    job: str = ""
+    slow: bool = False
+    prompt_ms: int = 0
+
+
+SYSTEMS: Mapping[str, System] = {
+    "ours": System("exactly-once-pipeline", "ours"),
+    "ours-no-dedup": System("exactly-once-pipeline without dedup", "ours", job="sum"),
+    "ours-producer": System("`Producer` of exactly-once-pipeline", "ours", job="ours-producer"),
+    "streams-1": System("Kafka Streams, one thread", "streams"),
+    "streams-2": System("Kafka Streams, two threads", "streams", threads=2),
+    "quix": System("Quix Streams", "quix", prompt_ms=100),
+    "faust": System("faust-streaming", "faust", slow=True, prompt_ms=100),
+    "raw": System("raw client: consume and produce", "raw", job="copy"),
+    "raw-consume": System("raw client: consume only", "raw", job="consume"),
+    "raw-produce": System("raw client: produce only", "raw", job="produce"),
+    "raw-transactions": System("raw client: transactional loop", "raw", job="transactions"),
+}
+_MODULES = {"quix": "quix", "faust": "faust_streams", "raw": "raw"}
+
+
+def command_of(system: System, environment: Environment, plan: Plan) -> list[str]:
+    """The command line that runs the plan."""
+    if system.environment == "streams":
+        return [*environment.command, "Streams"]
+    if system.job == "ours-producer":
+        return [*environment.command, "-m", "benchmarks.peers.programs.ours_producer"]
+    if system.environment == "ours":
+        options = {
+            "--kafka": plan.servers,
+            "--state-dir": plan.state_dir,
+            "--worker-id": plan.worker,
+            "--topics-dir": "",
+        }
+        if plan.commit_ms:
+            options["--commit-interval-ms"] = str(plan.commit_ms)
+        words = [word for option in options.items() for word in option]
+        return [
+            *environment.command,
+            "-m",
+            "pipeline",
+            "worker",
+            "benchmarks.peers.programs.ours:app",
+            *words,
+        ]
+    return [*environment.command, "-m", f"benchmarks.peers.programs.{_MODULES[system.environment]}"]
+
+
+def environment_for(plan: Plan) -> dict[str, str]:
+    """The environment variables of the process."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), VARIABLE: plan.encode()}

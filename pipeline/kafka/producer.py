@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -46,7 +47,8 @@ class KafkaProducers:
     def open(self, transactional_id: str) -> KafkaTransactionalProducer:
         """A producer before `init`: it has not fenced any other. Raises ConfigError."""
         properties = clients.producer(self._settings, transactional_id, self._limits)
-        return KafkaTransactionalProducer(clients.open_client(Producer, properties), transactional_id)
+        client = clients.open_client(Producer, properties)
+        return KafkaTransactionalProducer(client, transactional_id, self._limits.largest_message)
 
     def learn(self, message_bytes: Mapping[str, int]) -> None:
         """Update `max.message.bytes` by topic. Producers opened from now on keep their batches within it."""
@@ -55,11 +57,13 @@ class KafkaProducers:
 
 
 class KafkaTransactionalProducer:
-    """`ports.TransactionalClient` on one client."""
+    """`ports.TransactionalClient` on one client, which takes records of up to `largest_message` bytes."""
 
-    def __init__(self, producer: Producer, transactional_id: str) -> None:
+    def __init__(self, producer: Producer, transactional_id: str, largest_message: int) -> None:
         self._producer = producer
         self._id = transactional_id
+        self._too_large = _zeros(largest_message + 1)
+        self._topic: str | None = None  # one that this client writes
         self._sent: list[Sequence[Output]] = []  # to name the record that a broker refused
         # The offsets of the delivered chunks in order of delivery; partitions in the order of the first `append`.
         self._offsets: dict[tuple[str | None, int | None], list[int]] = {}
@@ -87,6 +91,8 @@ class KafkaTransactionalProducer:
     def send(self, outputs: Sequence[Output]) -> None:
         """Enqueue all outputs. Waits while the client's queue is full."""
         self._sent.append(outputs)
+        if outputs:
+            self._topic = outputs[0][0]
         produce = self._producer.produce
         try:
             for output in outputs:
@@ -104,6 +110,7 @@ class KafkaTransactionalProducer:
     def append(self, journal: TopicPartition, chunks: Sequence[bytes], key: bytes | None = None) -> None:
         """Enqueue the chunks of an entry, in order, for this partition."""
         self._offsets.setdefault(journal, [])
+        self._topic = journal.topic
         for chunk in chunks:
             self._chunks += 1
             while True:
@@ -231,8 +238,11 @@ class KafkaTransactionalProducer:
         """Raise the error of the open transaction, if it has one.
 
         The client has no call for this, but `begin_transaction` inside a transaction reports it: _STATE, without any
-        effect, if the transaction is healthy, and else the transaction's error.
+        effect, if the transaction is healthy, and else the transaction's error. It is called only after a failure,
+        because the client never frees the error of an exception that it raises: 160 bytes for each commit.
         """
+        if self._accepts_records():
+            return
         try:
             self._producer.begin_transaction()
         except KafkaException as exception:
@@ -241,6 +251,19 @@ class KafkaTransactionalProducer:
                 return
             raise self._failure(exception, "flush") from exception
         raise InvariantError(f"{self._id}: flushed outside of a transaction")
+
+    def _accepts_records(self) -> bool:
+        """Whether a transaction is open and has no error: the client accepts records only then.
+
+        It is offered a record that is too large. It checks the transaction before the size, enqueues nothing, and
+        returns the reason instead of raising it. False also if no topic is known to which a record could go.
+        """
+        if self._topic is None:
+            return False
+        offered: dict[str, object] = {"value": self._too_large}
+        self._producer.produce_batch(self._topic, [offered])
+        error = offered.get("_error")
+        return isinstance(error, KafkaError) and error.code() == KafkaError.MSG_SIZE_TOO_LARGE
 
     def _enqueue_failure(self, exception: KafkaException, output: Output) -> PipelineError:
         """The exception for a record that the client refused. If the transaction has already failed, that error."""
@@ -296,6 +319,12 @@ class KafkaTransactionalProducer:
         self._offsets.clear()
         self._chunks = 0
         self._chunk_error = None
+
+
+@lru_cache(maxsize=4)
+def _zeros(size: int) -> bytes:
+    """Shared by all producers of the process."""
+    return bytes(size)
 
 
 def _size(output: Output) -> int:

@@ -68,6 +68,12 @@ class Client:
         if on_delivery is not None:
             self._callbacks.append((on_delivery, topic, partition))
 
+    def produce_batch(self, _topic: str, messages: list[dict[str, object]]) -> int:
+        for message in messages:
+            code = KafkaError.MSG_SIZE_TOO_LARGE if self._in_transaction else KafkaError._STATE
+            message["_error"] = KafkaError(code)
+        return 0
+
     def poll(self, _timeout_s: float) -> int:
         return 0
 
@@ -82,7 +88,7 @@ class Client:
 
 
 def _producer(client: Client) -> KafkaTransactionalProducer:
-    producer = KafkaTransactionalProducer(cast("Producer", client), "task")
+    producer = KafkaTransactionalProducer(cast("Producer", client), "task", 1_000)
     producer.begin()
     return producer
 

@@ -14,7 +14,7 @@ LOCK := $(VENV)/lock/bin/uv pip compile --quiet --no-config --universal --no-ann
 ON_OLD_KAFKA := tests/contracts tests/kafka/test_worker_kills.py::test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact \
 	tests/kafka/test_load_kills.py::test_kills_at_each_point_of_one_load_lose_and_double_no_row
 
-.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-security test-acls test-monitoring test-browser test-helm test-peers test-containers test-old-kafka lint docs bench bench-peers release-check lock clean
+.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-security test-acls test-monitoring test-browser test-helm test-peers test-containers test-old-kafka lint docs bench bench-peers soak release-check lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -81,6 +81,9 @@ bench: $(INSTALLED)  ## throughput beside the raw client; how soon a killed work
 
 bench-peers: $(INSTALLED)  ## beside Kafka Streams, Quix Streams, faust-streaming and the raw client; writes docs/reference/performance.md
 	$(BIN)/python -m benchmarks peers $(PEERS)
+
+soak: $(INSTALLED)  ## memory, descriptors, disk and journal of a worker under a steady load; HOURS=1
+	$(BIN)/python -m benchmarks.soak --hours $(or $(HOURS),1) $(SOAK)
 
 release-check: $(INSTALLED)  ## wheel and source archive, installed and tried in an empty environment
 	$(BIN)/python -m tools.release_check

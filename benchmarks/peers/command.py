@@ -27,7 +27,7 @@ from benchmarks import BenchmarkError
 from benchmarks.peers.bench import Bench, opened
 from benchmarks.peers.cases import CASES, Case
 from benchmarks.peers.environments import ROOT, Environment, UnavailableError, environment_of, versions
-from benchmarks.peers.page import write_page
+from benchmarks.peers.page import case_table, write_page
 from benchmarks.peers.results import Run, SystemResult, merged, read_results, write_results
 from benchmarks.peers.systems import SYSTEMS
 
@@ -112,6 +112,7 @@ def run_case(name: str, case: Case, systems: Sequence[str], turns: int, file: Pa
             found |= {system: SystemResult(run_id, skipped=reason) for system, reason in skipped.items()}
             with _locked(file):
                 write_results(file, merged(read_results(file), name, run_id, run, found))
+    console.print("\n".join(case_table(case, read_results(file).cases[name])), markup=False)
     return not any(values.error for values in collected.values())
 
 

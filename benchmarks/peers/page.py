@@ -12,7 +12,18 @@ from benchmarks.peers.results import CaseResult, Results, Run, SystemResult, rat
 from benchmarks.peers.svg import Bar, bar_chart
 from benchmarks.peers.systems import SYSTEMS
 
-__all__ = ["BEGIN", "END", "PAGE", "PLOTS", "case_section", "plot", "summary", "with_results", "write_page"]
+__all__ = [
+    "BEGIN",
+    "END",
+    "PAGE",
+    "PLOTS",
+    "case_section",
+    "case_table",
+    "plot",
+    "summary",
+    "with_results",
+    "write_page",
+]
 
 PAGE = ROOT / "docs" / "reference" / "performance.md"
 PLOTS = ROOT / "docs" / "assets" / "performance"
@@ -63,32 +74,36 @@ def summary(results: Results, cases: Mapping[str, Case]) -> str:
 
 def case_section(name: str, case: Case, result: CaseResult, runs: Mapping[str, Run]) -> str:
     """The part of the page about one case."""
-    main, reference = case.measures[0], case.systems[0]
-    columns = " | ".join(measure.title for measure in case.measures)
     lines = [
         f"### {case.title}",
         "",
         case.what,
         "",
-        f"![{case.title}: {main.title} of each system](../assets/performance/{name}.svg)",
+        f"![{case.title}: {case.measures[0].title} of each system](../assets/performance/{name}.svg)",
         "",
-        f"| system | {columns} | factor |",
-        "| --- |" + " --- |" * (len(case.measures) + 1),
+        *case_table(case, result),
+        "",
+        *_notes(case, result),
+        *_runs(case, result, runs),
     ]
+    return "\n".join(lines)
+
+
+def case_table(case: Case, result: CaseResult) -> list[str]:
+    """The lines of the table: each measured system, with the factor by which the first one is better."""
+    columns = " | ".join(measure.title for measure in case.measures)
+    lines = [f"| system | {columns} | factor |", "| --- |" + " --- |" * (len(case.measures) + 1)]
     for system in case.systems:
         found = result.systems.get(system)
         if found is not None and not found.skipped:
             cells = " | ".join(_spread(found, measure) for measure in case.measures)
-            lines.append(
-                f"| {SYSTEMS[system].title} | {cells} | {_factor(case, result, reference, system)} |"
-            )
-    notes = _notes(case, result)
-    return "\n".join([*lines, "", *notes, *_runs(case, result, runs)])
+            lines.append(f"| {SYSTEMS[system].title} | {cells} | {_factor(case, result, system)} |")
+    return lines
 
 
-def _factor(case: Case, result: CaseResult, reference: str, system: str) -> str:
-    """By how much the first system is better, by the main measure."""
-    main = case.measures[0]
+def _factor(case: Case, result: CaseResult, system: str) -> str:
+    """By how much the first system of the case is better, by the main measure."""
+    main, reference = case.measures[0], case.systems[0]
     one, other = (reference, system) if main.more_is_better else (system, reference)
     found = None if system == reference else ratio(result, one, other, main.key)
     return "" if found is None else f"{found:.1f}" if found >= 2 else f"{found:.2f}"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchmarks.peers.environments import ROOT, Environment
+from benchmarks.peers.environments import BUILD, ROOT, Environment
 from benchmarks.peers.programs.plan import VARIABLE, Plan
 
 __all__ = ["SYSTEMS", "System", "command_of", "environment_for"]
@@ -71,5 +71,7 @@ def command_of(system: System, environment: Environment, plan: Plan) -> list[str
 
 
 def environment_for(plan: Plan) -> dict[str, str]:
-    """The environment variables of the process."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), VARIABLE: plan.encode()}
+    """The environment variables of the process. Its first start compiles its modules, as an installation does."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    compiled = {"PYTHONPYCACHEPREFIX": str(BUILD / "compiled")}
+    return {**kept, **compiled, "PYTHONPATH": str(ROOT), VARIABLE: plan.encode()}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from benchmarks import BenchmarkError
 from benchmarks.__main__ import main
+from benchmarks.peers import command
 from benchmarks.peers.cases import CASES, Case
 from benchmarks.peers.environments import PROGRAMS
 from benchmarks.peers.live import slope
@@ -309,6 +313,63 @@ def test_each_system_is_pinned_with_hashes(file: Path) -> None:
     pins = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert pins
     assert [pin for pin in pins if "==" not in pin or "--hash=sha256:" not in pin] == []
+
+
+def _take_turns(
+    file: Path, monkeypatch: pytest.MonkeyPatch, case: Case, systems: Sequence[str], turns: int
+) -> bool:
+    """Run a case whose turns need no Kafka and no environment."""
+    monkeypatch.setattr(command, "opened", lambda _environments: nullcontext())
+    monkeypatch.setattr(
+        command, "_environments", lambda names, _console: ({SYSTEMS[n].environment: None for n in names}, {})
+    )
+    monkeypatch.setattr(command, "versions", lambda _environments: {})
+    return command.run_case("throughput-5k", case, systems, turns, file, Console(quiet=True))
+
+
+def test_the_first_system_of_a_turn_rotates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one meets what the last turn has left to the disk and to the broker."""
+    order = []
+
+    def turn(_bench: object, _job: object, system: str, _name: str) -> dict[str, float]:
+        order.append(system)
+        return {"records_per_s": 1.0}
+
+    assert _take_turns(
+        tmp_path / "r.json", monkeypatch, replace(_case(), turn=turn), ["ours", "quix", "raw"], 3
+    )
+    assert order == ["ours", "quix", "raw", "quix", "raw", "ours", "raw", "ours", "quix"]
+
+
+def test_a_failed_turn_is_told_and_the_others_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One system's error must not take the values of half an hour with it."""
+
+    def turn(_bench: object, _job: object, system: str, name: str) -> dict[str, float]:
+        if (system, name[-1]) == ("quix", "2"):
+            raise WrongOutputError("record 7 was put out twice")
+        return {"records_per_s": 1.0}
+
+    file = tmp_path / "r.json"
+    assert not _take_turns(file, monkeypatch, replace(_case(), turn=turn), ["ours", "quix"], 3)
+    systems = read_results(file).cases["throughput-5k"].systems
+    assert systems["quix"].error == "turn 2: record 7 was put out twice"
+    assert [len(systems[name].measures["records_per_s"]) for name in ("ours", "quix")] == [3, 2]
+
+
+def test_an_interrupted_case_keeps_its_complete_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A case takes up to half an hour."""
+
+    def turn(_bench: object, _job: object, _system: str, name: str) -> dict[str, float]:
+        if name.endswith("2"):
+            raise KeyboardInterrupt
+        return {"records_per_s": 1.0}
+
+    file = tmp_path / "r.json"
+    with pytest.raises(KeyboardInterrupt):
+        _take_turns(file, monkeypatch, replace(_case(), turn=turn), ["ours"], 3)
+    assert read_results(file).cases["throughput-5k"].systems["ours"].measures == {"records_per_s": [1.0]}
 
 
 @pytest.mark.peers

@@ -35,6 +35,7 @@ __all__ = ["main", "run_case"]
 
 RESULT = ROOT / "build" / "bench" / "peers.json"
 TURNS = 5
+BUDGET_S = 1_700.0  # of one case: a turn that would probably end later is not begun
 ERROR_CHARACTERS = 300
 
 
@@ -101,8 +102,13 @@ def run_case(name: str, case: Case, systems: Sequence[str], turns: int, file: Pa
     run_id = f"{name}-{began:%Y%m%dT%H%M%S}"
     run = Run(f"{began:%Y-%m-%d %H:%M}", environment_of("ours").version, machine(), versions(environments))
     console.print(f"{name}: {case.title}; {turns} turns of {', '.join(present)}")
+    began_s, longest_s = time.monotonic(), 0.0
     with opened(environments) as bench:
         for turn in range(turns):
+            turn_s = time.monotonic()
+            if turn and turn_s - began_s + longest_s > BUDGET_S:
+                console.print(f"{name}: no time for turn {turn + 1}; {turn} turns count")
+                break
             for system in _rotated(present, turn):
                 _take_turn(bench, name, case, system, turn, collected[system], console)
             found = {
@@ -112,6 +118,7 @@ def run_case(name: str, case: Case, systems: Sequence[str], turns: int, file: Pa
             found |= {system: SystemResult(run_id, skipped=reason) for system, reason in skipped.items()}
             with _locked(file):
                 write_results(file, merged(read_results(file), name, run_id, run, found))
+            longest_s = max(longest_s, time.monotonic() - turn_s)
     console.print("\n".join(case_table(case, read_results(file).cases[name])), markup=False)
     return not any(values.error for values in collected.values())
 

@@ -372,6 +372,17 @@ def test_an_interrupted_case_keeps_its_complete_turns(
     assert read_results(file).cases["throughput-5k"].systems["ours"].measures == {"records_per_s": [1.0]}
 
 
+def test_a_turn_that_would_exceed_the_time_of_a_case_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A case promises to end in half an hour, whatever the machine does."""
+    monkeypatch.setattr(command, "BUDGET_S", 0.0)
+    file = tmp_path / "r.json"
+    case = replace(_case(), turn=lambda *_: {"records_per_s": 1.0})
+    assert _take_turns(file, monkeypatch, case, ["ours"], 3)
+    assert read_results(file).cases["throughput-5k"].systems["ours"].measures == {"records_per_s": [1.0]}
+
+
 @pytest.mark.peers
 @pytest.mark.timeout(600)
 def test_a_small_comparison_runs_and_its_outputs_are_verified(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from benchmarks.throughput import PARTITIONS, make_app, run_worker
 from pipeline import HttpSettings, KafkaSettings, WorkerSettings
 from pipeline.http.documents import PageApp
 from pipeline.http.port import WorkerPort
+from pipeline.http.worker_metrics import WorkerMetrics
 from pipeline.ports import SystemClock
-from pipeline.processes.wiring import status_clients
+from pipeline.processes.observers import status_clients
 
 __all__ = ["main"]
 
@@ -31,9 +32,8 @@ def main(servers: str, name: str, source: str, target: str, directory: str, even
 def _open(servers: str, name: str) -> WorkerPort:
     settings = KafkaSettings(servers)
     log = structlog.get_logger("pipeline")
-    port = WorkerPort(
-        PageApp(name, None), HttpSettings(), WorkerSettings(), status_clients(settings), SystemClock(), log
-    )
+    metrics = WorkerMetrics(name, status_clients(settings), SystemClock())
+    port = WorkerPort(PageApp(name, None), HttpSettings(), WorkerSettings(), metrics, log)
     if not port.start():
         raise SystemExit("there is no free port")
     return port

@@ -26,8 +26,10 @@ from pipeline.app import declared_app
 from pipeline.core.names import EVENT_ID_HEADER
 from pipeline.http.documents import PageApp
 from pipeline.http.port import WorkerPort
+from pipeline.http.worker_metrics import WorkerMetrics
 from pipeline.ports import SystemClock
-from pipeline.processes.wiring import build_worker, run_worker, status_clients
+from pipeline.processes.observers import Observers, status_clients
+from pipeline.processes.wiring import build_worker, run_worker
 from pipeline.runtime.worker import Worker
 
 __all__ = ["EVENTS", "NAME", "SUMS", "TTL_S", "make_app"]
@@ -158,11 +160,12 @@ def work(servers: str, directory: str, seconds: str) -> None:
     stop = _until_input_ends()
     app = declared_app(make_app())
     log = structlog.get_logger("pipeline")
-    clients = status_clients(settings.kafka)
-    port = WorkerPort(PageApp(NAME, None), HttpSettings(), WorkerSettings(), clients, SystemClock(), log)
+    metrics = WorkerMetrics(NAME, status_clients(settings.kafka), SystemClock())
+    port = WorkerPort(PageApp(NAME, None), HttpSettings(), WorkerSettings(), metrics, log)
     if not port.start():
         raise SystemExit("there is no free port")
-    worker = build_worker(app, settings, stop=stop, meter=port.meter)
+    observers = Observers(metrics, port)
+    worker = build_worker(app, settings, stop=stop, observers=observers)
     due_s = 0.0
 
     def report(_progress: object) -> None:
@@ -171,7 +174,7 @@ def work(servers: str, directory: str, seconds: str) -> None:
             due_s = time.monotonic() + float(seconds)
             print(json.dumps(measured(worker)), flush=True)
 
-    run_worker(worker, stop, settings.worker, report, port)
+    run_worker(worker, stop, settings.worker, report, observers)
 
 
 def load(servers: str, rate: str, keys: str) -> None:

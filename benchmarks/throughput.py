@@ -28,6 +28,7 @@ from pipeline.core.names import EVENT_ID_HEADER
 from pipeline.http.port import WorkerPort
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
+from pipeline.processes.observers import UNOBSERVED, Observers
 from pipeline.processes.wiring import PROGRESS_INTERVAL_S, build_worker
 from pipeline.testing import LocalKafka
 
@@ -225,7 +226,8 @@ def run_worker(
         KafkaSettings(servers),
         WorkerSettings(state_dir=state_dir, worker_id="bench", topics_dir=NOT_DECLARED),
     )
-    worker = build_worker(declared_app(app), settings, meter=port.meter if port is not None else None)
+    observers = Observers(port.metrics, port) if port is not None else UNOBSERVED
+    worker = build_worker(declared_app(app), settings, observers=observers)
     worker.start()
     gc.collect()
     gc.freeze()
@@ -245,7 +247,7 @@ def run_worker(
         worker.step()
         if port is not None and time.monotonic() >= next_publish_s:
             next_publish_s += PROGRESS_INTERVAL_S
-            port.publish(worker.figures())
+            port.metrics.publish(worker.figures())
         progress = worker.progress()
         if progress.records >= events and worker.idle:
             break

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.config import (
         HttpSettings,
         KafkaSettings,
+        OtelSettings,
         ProducerSettings,
         Settings,
         WorkerSettings,
@@ -75,6 +76,7 @@ __all__ = [
     "KafkaSettings",
     "MessageCodec",
     "OnError",
+    "OtelSettings",
     "PipelineError",
     "Postgres",
     "Producer",
@@ -123,6 +125,7 @@ _HOMES = {
     "KafkaSettings": "pipeline.config",
     "MessageCodec": "pipeline.api.custom_codecs",
     "OnError": "pipeline.api.bindings",
+    "OtelSettings": "pipeline.config",
     "PipelineError": "pipeline.errors",
     "Postgres": "pipeline.api.sinks",
     "Producer": "pipeline.producing.kafka_producers",

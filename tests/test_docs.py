@@ -21,6 +21,7 @@ from pipeline.config import (
     OWNED_PROPERTIES,
     DrillSettings,
     HttpSettings,
+    OtelSettings,
     ProducerSettings,
     WorkerSettings,
     load_settings,
@@ -30,7 +31,8 @@ from pipeline.errors import ConfigError
 from pipeline.http import server
 from pipeline.http.documents import READ_WAIT_S, PageApp, StatusClients
 from pipeline.http.families import FAMILIES
-from pipeline.http.port import ENDS_WAIT_S, WorkerPort
+from pipeline.http.port import WorkerPort
+from pipeline.http.worker_metrics import ENDS_WAIT_S, WorkerMetrics
 from pipeline.testing import ManualClock, TestDriver, TestProducer
 from tests.support.pages import ROOT
 from tests.support.pages import blocks as _blocks
@@ -296,6 +298,15 @@ def test_every_http_setting_is_documented_with_its_default() -> None:
     assert documented == {field.name: str(field.default) for field in dataclasses.fields(HttpSettings)}
 
 
+def test_every_otel_setting_is_documented_with_its_default() -> None:
+    """An endpoint decides where the data of an app goes."""
+    documented = {
+        _unquoted(row[0]): _unquoted(row[1])
+        for row in _table(ROOT / "docs" / "reference" / "configuration.md", "## [otel]")
+    }
+    assert documented == {field.name: str(field.default) for field in dataclasses.fields(OtelSettings)}
+
+
 def test_every_metric_is_documented_with_type_and_labels() -> None:
     """Dashboards and alerts are written from that page."""
     page = ROOT / "docs" / "reference" / "metrics.md"
@@ -315,8 +326,7 @@ def test_every_path_of_the_http_port_is_documented() -> None:
         PageApp("app", None),
         HttpSettings(),
         WorkerSettings(),
-        StatusClients(_unused, _unused, _unused),
-        ManualClock(),
+        WorkerMetrics("app", StatusClients(_unused, _unused, _unused), ManualClock()),
         CapturingLogger(),
     )
     actual = {path: "no" if route.open else "yes" for path, route in port.routes.items()}

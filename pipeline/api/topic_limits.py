@@ -88,12 +88,14 @@ _ADVICE = (
 )
 
 
-def accepted_by(topic: str, config: Mapping[str, str], wall_ms: Callable[[], int]) -> Accepted:
-    """What a topic with these settings accepts."""
+def accepted_by(
+    topic: str, config: Mapping[str, str], wall_ms: Callable[[], int], reserved: int = 0
+) -> Accepted:
+    """What a topic with these settings accepts. `reserved`: the bytes that are added to each record later."""
     appended = config.get("message.timestamp.type") == "LogAppendTime"  # the broker writes its own time
     return Accepted(
         topic,
-        int(config.get("max.message.bytes", DEFAULT_MESSAGE_BYTES)) - RECORD_OVERHEAD_BYTES,
+        int(config.get("max.message.bytes", DEFAULT_MESSAGE_BYTES)) - RECORD_OVERHEAD_BYTES - reserved,
         compacted="compact" in config.get("cleanup.policy", ""),
         before_ms=LATEST_MS if appended else int(config.get("message.timestamp.before.max.ms", LATEST_MS)),
         after_ms=LATEST_MS

@@ -23,8 +23,8 @@ from pipeline.http.ui import UiPort
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ports import SystemClock
+from pipeline.processes.observers import servers_for_commands, status_clients
 from pipeline.processes.signals import heard_signals
-from pipeline.processes.wiring import servers_for_commands, status_clients
 from pipeline.runtime.status import read_status
 
 __all__ = ["DEFAULT_PORT", "ui", "warning_without_token"]

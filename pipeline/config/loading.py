@@ -1,5 +1,7 @@
 """Reads the settings: from options, `PIPELINE_*` variables, `pipeline.toml` and defaults, in this order.
 
+The section [otel] also reads the standard variables of OpenTelemetry, which come after those of ours.
+
 `load_settings` is called once, at the edge of a process. Its errors name the place of a wrong value.
 """
 
@@ -19,10 +21,12 @@ from pipeline.config.client_properties import (
 )
 from pipeline.config.settings import (
     DEFAULT_BOOTSTRAP_SERVERS,
+    NO_SIGNAL,
     Amount,
     DrillSettings,
     HttpSettings,
     KafkaSettings,
+    OtelSettings,
     ProducerSettings,
     Settings,
     WorkerSettings,
@@ -43,19 +47,25 @@ from pipeline.errors import ConfigError
 
 __all__ = ["load_settings"]
 
-SettingsT = TypeVar("SettingsT", WorkerSettings, ProducerSettings, HttpSettings, DrillSettings)
+SettingsT = TypeVar("SettingsT", WorkerSettings, ProducerSettings, HttpSettings, OtelSettings, DrillSettings)
 
 # The sections of settings of ours: their class, and what their environment variables begin with.
 _SECTIONS: Mapping[
-    str, tuple[type[WorkerSettings | ProducerSettings | HttpSettings | DrillSettings], str]
+    str, tuple[type[WorkerSettings | ProducerSettings | HttpSettings | OtelSettings | DrillSettings], str]
 ] = {
     "worker": (WorkerSettings, PREFIX),
     "producer": (ProducerSettings, f"{PREFIX}PRODUCER_"),
     "http": (HttpSettings, f"{PREFIX}HTTP_"),
+    "otel": (OtelSettings, f"{PREFIX}OTEL_"),
     "drills": (DrillSettings, f"{PREFIX}DRILLS_"),
 }
 _HTTP_FLAGS = {"http_host": "host", "http_port": "port"}
 _STARTUP_WAIT = "startup_wait_s"
+# The variables of OpenTelemetry that are settings of ours, too. A variable PIPELINE_OTEL_* overrides them.
+_OTLP = "OTEL_EXPORTER_OTLP_"
+_OTLP_ENDPOINTS = ("endpoint", "metrics_endpoint", "traces_endpoint")
+_SDK_DISABLED = "OTEL_SDK_DISABLED"
+_PROTOCOL = "http/protobuf"
 _KAFKA_WAIT = f"{KAFKA_VARIABLE}_{_STARTUP_WAIT.upper()}"
 
 
@@ -100,6 +110,8 @@ def load_settings(
     worker, worker_sources = _found("worker", document, environ, path)
     producer, producer_sources = _found("producer", document, environ, path)
     http, http_sources = _found("http", document, environ, path)
+    otel, otel_sources = _found("otel", document, environ, path)
+    _read_standard_variables(otel, otel_sources, environ)
     drills, drill_sources = _found("drills", document, environ, path)
     for name, value in flags.items():
         values, sources = (http, http_sources) if name in _HTTP_FLAGS else (worker, worker_sources)
@@ -110,6 +122,7 @@ def load_settings(
         worker=_built(WorkerSettings, "worker", worker, worker_sources),
         producer=_built(ProducerSettings, "producer", producer, producer_sources),
         http=_built(HttpSettings, "http", http, http_sources),
+        otel=_built(OtelSettings, "otel", otel, otel_sources),
         drills=_built(DrillSettings, "drills", drills, drill_sources),
     )
 
@@ -170,6 +183,34 @@ def _found(
                 raise ConfigError(error.message, hint=f"{name} is set by {variable}") from error
             sources[name] = variable
     return values, sources
+
+
+def _read_standard_variables(
+    values: dict[str, object], sources: dict[str, str], environ: Mapping[str, str]
+) -> None:
+    """Add the variables of OpenTelemetry to what `_found` has found for the section [otel]. Empty ones are not set.
+
+    Raises ConfigError for a protocol that this package does not have.
+    """
+    standard = {name: f"{_OTLP}{name.upper()}" for name in _OTLP_ENDPOINTS}
+    found = {
+        name: (variable, environ[variable]) for name, variable in standard.items() if environ.get(variable)
+    }
+    for signal in ("metrics", "traces"):
+        exporter = f"OTEL_{signal.upper()}_EXPORTER"
+        if environ.get(exporter) == NO_SIGNAL:
+            found[f"{signal}_endpoint"] = exporter, NO_SIGNAL
+    if environ.get(_SDK_DISABLED, "").lower() == "true":
+        found = dict.fromkeys(_OTLP_ENDPOINTS, (_SDK_DISABLED, ""))
+    for name, (variable, value) in found.items():
+        if variable == _SDK_DISABLED or f"{PREFIX}OTEL_{name.upper()}" not in environ:
+            values[name], sources[name] = value, variable
+    protocol = environ.get(f"{_OTLP}PROTOCOL", _PROTOCOL)
+    if any(values.get(name) for name in _OTLP_ENDPOINTS) and protocol != _PROTOCOL:
+        raise ConfigError(
+            f"{_OTLP}PROTOCOL is {protocol!r}; only {_PROTOCOL} is supported",
+            hint=f"unset it, and set {_OTLP}ENDPOINT to the collector's port for OTLP/HTTP, usually 4318",
+        )
 
 
 def _built(

@@ -21,11 +21,13 @@ __all__ = [
     "DEFAULT_BOOTSTRAP_SERVERS",
     "DEFAULT_TOPICS_DIR",
     "MAX_PORT",
+    "NO_SIGNAL",
     "WORKER_STARTUP_WAIT_S",
     "Amount",
     "DrillSettings",
     "HttpSettings",
     "KafkaSettings",
+    "OtelSettings",
     "ProducerSettings",
     "Settings",
     "WorkerSettings",
@@ -34,6 +36,7 @@ __all__ = [
 DEFAULT_BOOTSTRAP_SERVERS = "127.0.0.1:9092"
 WORKER_STARTUP_WAIT_S = 60.0
 COMMAND_STARTUP_WAIT_S = 10.0
+NO_SIGNAL = "none"  # instead of a URL: the signal is not exported
 DEFAULT_TOPICS_DIR = "topics"  # need not be there, unlike one that is asked for
 
 # What a setting accepts, and how an error says it. A comparison with NaN fails, so NaN is refused.
@@ -43,6 +46,7 @@ Amount = Annotated[float, Meta(ge=0, description="a number, 0 or more")]
 MAX_PORT = 65_535
 Port = Annotated[int, Meta(ge=0, le=MAX_PORT, description=f"a port up to {MAX_PORT}, or 0")]
 PositiveAmount = Annotated[float, Meta(gt=0, description="a number above 0")]
+Switch = Annotated[bool, Meta(description="true or false")]
 Names = Annotated[tuple[str, ...], Meta(description="a list of names")]
 
 
@@ -227,8 +231,8 @@ class HttpSettings:
 
     Attributes:
         host: The address to listen on. Without a token, only the probes and the metrics are served to other hosts.
-        port: The port. 0: no HTTP port, and nothing is counted for metrics. With `--processes`, process n uses this
-            port plus n - 1.
+        port: The port. 0: no HTTP port, and nothing is counted for metrics unless they are exported. With
+            `--processes`, process n uses this port plus n - 1.
         token: If it is set, all paths except the probes and the metrics require it: `Authorization: Bearer TOKEN`.
             `repr` omits it.
 
@@ -259,6 +263,67 @@ class HttpSettings:
             return ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class OtelSettings:
+    """The export of metrics and traces to OpenTelemetry, over OTLP/HTTP. Without an endpoint, nothing is exported.
+
+    The other variables of OpenTelemetry, such as `OTEL_EXPORTER_OTLP_HEADERS`, are read by its library.
+
+    Attributes:
+        endpoint: The URL of a collector. Metrics are sent to `v1/metrics` below it, traces to `v1/traces`.
+        metrics_endpoint: The whole URL for metrics, instead of the one below `endpoint`; `none`: no metrics.
+        traces_endpoint: The same for traces.
+        links: The number of input records of a commit whose `traceparent` headers become links of its span at most.
+        propagate: Whether outputs get the `traceparent` of the span of their commit, unless they have one.
+
+    Raises:
+        ConfigError: A value is not allowed.
+
+    Example:
+        ```python
+        OtelSettings("http://collector:4318", metrics_endpoint="none")
+        ```
+    """
+
+    endpoint: str = ""
+    metrics_endpoint: str = ""
+    traces_endpoint: str = ""
+    links: Count = 8
+    propagate: Switch = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, "otel")
+        for name in ("endpoint", "metrics_endpoint", "traces_endpoint"):
+            url = getattr(self, name)
+            if not url or (url == NO_SIGNAL and name != "endpoint"):
+                continue
+            if not url.startswith(("http://", "https://")):
+                raise ConfigError(
+                    f"otel.{name} is {url!r}; it must be a URL that begins with http:// or https://",
+                    hint="a collector listens for OTLP/HTTP on port 4318: http://HOST:4318",
+                )
+            if "@" in url.split("/")[2]:
+                raise ConfigError(
+                    f"otel.{name} contains a password",  # the URL is logged
+                    hint="set OTEL_EXPORTER_OTLP_HEADERS to an authorization header instead",
+                )
+
+    @property
+    def metrics_url(self) -> str:
+        """Where metrics are sent; empty: nowhere."""
+        return self._url(self.metrics_endpoint, "v1/metrics")
+
+    @property
+    def traces_url(self) -> str:
+        """Where traces are sent; empty: nowhere."""
+        return self._url(self.traces_endpoint, "v1/traces")
+
+    def _url(self, own: str, path: str) -> str:
+        if own:
+            return "" if own == NO_SIGNAL else own
+        return f"{self.endpoint.rstrip('/')}/{path}" if self.endpoint else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +373,7 @@ class Settings:
         worker: The settings of a worker.
         producer: The settings of producers.
         http: The HTTP port of a worker.
+        otel: The export of metrics and traces.
         drills: The settings of `pipeline drill`.
 
     Example:
@@ -320,4 +386,5 @@ class Settings:
     worker: WorkerSettings = WorkerSettings()
     producer: ProducerSettings = ProducerSettings()
     http: HttpSettings = HttpSettings()
+    otel: OtelSettings = OtelSettings()
     drills: DrillSettings = DrillSettings()

@@ -20,6 +20,7 @@ __all__ = [
     "LOADS_TOPIC",
     "NEVER_DECLARED",
     "RECORD_READER",
+    "TRACEPARENT_HEADER",
     "GroupId",
     "TaskChoice",
     "TaskId",
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 EVENT_ID_HEADER = "event-id"
+TRACEPARENT_HEADER = "traceparent"  # of W3C Trace Context
 LOADS_TOPIC = "pipeline.loads"
 COPY_GROUP = "main"  # of an app that copies a topic
 

@@ -21,7 +21,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from pipeline.core.headers import readable_headers
-from pipeline.core.names import TopicPartition
+from pipeline.core.names import TRACEPARENT_HEADER, TopicPartition
 from pipeline.drills.row_differences import readable
 from pipeline.drills.shadow_spec import TASK_HEADER
 from pipeline.ports import Record
@@ -120,12 +120,12 @@ def _collected(
 
 
 def _parts_of(record: Record, outputs: _Outputs) -> Iterator[bytes | None]:
-    """Value and headers. Notes the task of an output of a shadow app."""
+    """Value and headers, except the trace context. Notes the task of an output of a shadow app."""
     yield record.value()
     for name, value in readable_headers(record)[0]:
         if name == TASK_HEADER:
             outputs.tasks.add(value)
-        else:
+        elif name != TRACEPARENT_HEADER:  # that of a live output names the span of its commit
             yield name.encode()
             yield value
 

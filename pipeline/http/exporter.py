@@ -1,4 +1,4 @@
-"""`Exporter`: the metrics of a worker in the text format of Prometheus.
+"""`Exporter`: the metrics of a worker, in the text format of Prometheus or as values (`families`).
 
 Counters and gauges of tasks come from the last published `WorkerFigures`, events and durations from the `Meter`,
 figures of RocksDB from the open states. Nothing is computed between two requests.
@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -23,7 +24,7 @@ from pipeline.core.recovery_time import RecoverySpeed, predicted_restore_s
 from pipeline.errors import PipelineError
 from pipeline.http.application import Answer, Request
 from pipeline.http.families import FAMILIES, Kind
-from pipeline.ports import Clock
+from pipeline.ports import Clock, MetricFamily, MetricPoint
 from pipeline.runtime.metrics.figures import PHASES, TaskFigures, WorkerFigures
 from pipeline.runtime.metrics.meter import CommitResult, Histogram, Measured, Meter
 
@@ -60,6 +61,39 @@ class Exporter:
         """All metrics, in the format that the client accepts."""
         encode, content_type = choose_encoder(request.accept)
         return Answer(encode(self._registry), content_type)
+
+    def families(self) -> Iterator[MetricFamily]:
+        """The same metrics as values, for other formats."""
+        for metric in self._registry.collect():
+            yield from _families_of(metric)
+
+
+def _families_of(metric: Metric) -> Iterator[MetricFamily]:
+    """The samples of a metric. Of a histogram, the samples of one series become one point."""
+    if metric.type == "histogram":
+        yield MetricFamily(metric.name, metric.documentation, "histogram", _histograms_of(metric))
+        return
+    kind: Literal["counter", "gauge"] = "counter" if metric.type == "counter" else "gauge"
+    points: dict[str, list[MetricPoint]] = {}
+    for sample in metric.samples:
+        points.setdefault(sample.name, []).append(MetricPoint(sample.labels, sample.value))
+    for name, found in points.items():
+        yield MetricFamily(name, metric.documentation, kind, found)
+
+
+def _histograms_of(metric: Metric) -> list[MetricPoint]:
+    cumulative: dict[tuple[str, ...], list[tuple[float, float]]] = {}
+    found = []
+    for sample in metric.samples:  # the buckets of a series, in order, are before its sum
+        labels = {name: value for name, value in sample.labels.items() if name != "le"}
+        buckets = cumulative.setdefault(tuple(labels.values()), [])
+        if sample.name.endswith("_bucket"):
+            buckets.append((float(sample.labels["le"]), sample.value))
+        elif sample.name.endswith("_sum"):
+            counts = [int(count) for _, count in buckets]
+            each = [count - before for before, count in zip([0, *counts], counts, strict=False)]
+            found.append(MetricPoint(labels, sample.value, [bound for bound, _ in buckets[:-1]], each))
+    return found
 
 
 class _Collector(Collector):

@@ -1,7 +1,7 @@
 """`WorkerPort`: the HTTP port of one worker process, with its probes, `Liveness` and `readiness`.
 
-The processing thread publishes the worker's figures about once a second, and counts events in `meter`. Everything else
-runs on the threads of the server. A port that is taken is a warning: processing matters more.
+Everything runs on the threads of the server, and reads what the processing thread has published (`WorkerMetrics`). A
+port that is taken is a warning: processing matters more.
 
 Liveness says whether a restart of the process would help. So it fails only if the processing loop makes no progress for
 longer than a handler may take. It says nothing about Kafka, because a restart does not repair a broker. Readiness says
@@ -15,22 +15,15 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from pipeline.config import HttpSettings, WorkerSettings
-from pipeline.core.names import GroupId, TopicPartition
 from pipeline.http.application import Answer, Application, Request, Route, json_answer
-from pipeline.http.background import Background
-from pipeline.http.documents import AppDocuments, PageApp, StatusClients
-from pipeline.http.exporter import Exporter, ExporterSources
+from pipeline.http.documents import AppDocuments, PageApp
 from pipeline.http.server import HttpServer
 from pipeline.http.ui import page_routes
-from pipeline.ports import Clock, Logger
+from pipeline.http.worker_metrics import WorkerMetrics
+from pipeline.ports import Logger
 from pipeline.runtime.metrics.figures import WorkerFigures
-from pipeline.runtime.metrics.meter import Meter
-from pipeline.runtime.status import read_open_letters
 
 __all__ = ["Liveness", "WorkerPort", "readiness"]
-
-ENDS_WAIT_S = 1.0
-LETTERS_S = 30.0
 
 _SHOWN_TASKS = 20
 
@@ -95,8 +88,7 @@ class WorkerPort:
         app: The app.
         settings: The address and the token.
         worker: For the limit of the liveness probe.
-        clients: For the status and the ends of the inputs.
-        clock: The clock.
+        metrics: Those of the worker.
         log: The log.
     """
 
@@ -105,43 +97,20 @@ class WorkerPort:
         app: PageApp,
         settings: HttpSettings,
         worker: WorkerSettings,
-        clients: StatusClients,
-        clock: Clock,
+        metrics: WorkerMetrics,
         log: Logger,
     ) -> None:
-        self._app = app.name
         self._settings = settings
-        self._clients = clients
-        self._clock = clock
+        self.metrics = metrics
         self._log = log
-        self._figures: WorkerFigures | None = None
         self._mark: Callable[[], object] | None = None
         self._stopping = False
-        self._liveness = Liveness(worker.handler_warning_s, clock.monotonic_s)
-        waiter = threading.BoundedSemaphore(1)  # of a scrape
-        self._ends = Background(
-            "the end of the inputs", self._read_ends, ENDS_WAIT_S, waiter, clock.monotonic_s
-        )
-        self._letters = Background(
-            "the open dead letters",
-            self._read_letters,
-            ENDS_WAIT_S,
-            waiter,
-            clock.monotonic_s,
-            fresh_s=LETTERS_S,
-            usable_s=4 * LETTERS_S,
-        )
-        self.documents = AppDocuments(app, clients, settings, clock)
-        self.meter = Meter(clock.monotonic_s)
-        ends, letters = self._ends, self._letters
-        sources = ExporterSources(
-            lambda: self._figures, self.meter, lambda: ends.aged()[0], lambda: letters.aged()[0], clock
-        )
-        exporter = Exporter(sources)
+        self._liveness = Liveness(worker.handler_warning_s, metrics.clock.monotonic_s)
+        self.documents = AppDocuments(app, metrics.clients, settings, metrics.clock)
         self.routes: Mapping[str, Route] = {
             "/livez": Route(self._livez, open=True),
             "/readyz": Route(self._readyz, open=True),
-            "/metrics": Route(exporter.answer, open=True),
+            "/metrics": Route(metrics.exporter.answer, open=True),
             **self.documents.routes,
             **page_routes(),
         }
@@ -174,10 +143,6 @@ class WorkerPort:
         """The processing loop begins. `mark`: returns a value that changes while it makes progress."""
         self._mark = mark
 
-    def publish(self, figures: WorkerFigures) -> None:
-        """Replace the figures that requests read."""
-        self._figures = figures
-
     def stopping(self) -> None:
         """The processing loop has ended. From now on the worker is not ready; `stop_timeout_s` bounds the stop."""
         self._stopping, self._mark = True, None
@@ -191,22 +156,4 @@ class WorkerPort:
         return self._liveness.check(None if mark is None else mark())
 
     def _readyz(self, _request: Request) -> Answer:
-        return readiness(self._figures, stopping=self._stopping)
-
-    def _read_ends(self) -> Mapping[TopicPartition, int]:
-        figures = self._figures
-        places = (
-            sorted({place for task in figures.tasks.values() for place in task.positions}) if figures else []
-        )
-        return self._clients.reader.stable_ends(places) if places else {}
-
-    def _read_letters(self) -> Mapping[GroupId, int]:
-        """Those of groups whose first task is live here: one worker reads them, and not all."""
-        figures, clients = self._figures, self._clients
-        groups = (
-            {group: figures.task_counts.get(group, 0) for group in figures.first_tasks} if figures else {}
-        )
-        if not groups:
-            return {}
-        now_ms = self._clock.wall_ms()
-        return read_open_letters(self._app, groups, clients.cluster, clients.reader, now_ms)
+        return readiness(self.metrics.figures, stopping=self._stopping)

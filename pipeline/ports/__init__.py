@@ -42,6 +42,14 @@ from pipeline.ports.system import (
     record_fields,
     task_fields,
 )
+from pipeline.ports.telemetry import (
+    MetricFamily,
+    MetricPoint,
+    NoTracer,
+    Operation,
+    Span,
+    Tracer,
+)
 
 __all__ = [
     "EARLIEST_MS",
@@ -59,6 +67,10 @@ __all__ = [
     "JournalReader",
     "Logger",
     "Members",
+    "MetricFamily",
+    "MetricPoint",
+    "NoTracer",
+    "Operation",
     "Output",
     "PartitionFailure",
     "Pending",
@@ -70,6 +82,7 @@ __all__ = [
     "SnapshotFile",
     "Source",
     "Sources",
+    "Span",
     "Staged",
     "StateUsage",
     "Step",
@@ -80,6 +93,7 @@ __all__ = [
     "SystemClock",
     "TopicInfo",
     "TopicSpec",
+    "Tracer",
     "TransactionalClient",
     "TransactionalClients",
     "error_fields",

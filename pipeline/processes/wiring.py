@@ -6,8 +6,7 @@ import gc
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from signal import Signals
@@ -17,7 +16,6 @@ import structlog
 
 from pipeline.api.app import DeclaredApp
 from pipeline.config import (
-    DEFAULT_BOOTSTRAP_SERVERS,
     DEFAULT_TOPICS_DIR,
     WORKER_STARTUP_WAIT_S,
     KafkaSettings,
@@ -35,6 +33,7 @@ from pipeline.kafka.reachable import StartupWait
 from pipeline.kafka.source import KafkaSources
 from pipeline.object_store.checkpoint_store import open_checkpoint_store
 from pipeline.ports import Logger, Steps, SystemClock, error_fields
+from pipeline.processes.observers import UNOBSERVED, Observers, observed
 from pipeline.processes.signals import Watch, heard_signals
 from pipeline.processes.system import (
     SystemRandom,
@@ -48,20 +47,17 @@ from pipeline.rocksdb.rocks import RocksStores
 from pipeline.runtime.dead_letter_topics import dead_letter_topics
 from pipeline.runtime.environment import Checkpoints, Environment, NoSteps
 from pipeline.runtime.metrics.figures import WorkerCounters
-from pipeline.runtime.metrics.meter import Meter
 from pipeline.runtime.worker import Worker
 
 if TYPE_CHECKING:
-    from pipeline.http.documents import DrillReports, StatusClients
-    from pipeline.http.port import WorkerPort
+    from pipeline.http.documents import DrillReports
+    from pipeline.http.worker_metrics import WorkerMetrics
 
 __all__ = [
     "build_environment",
     "build_worker",
     "run_app",
     "run_worker",
-    "servers_for_commands",
-    "status_clients",
     "with_worker_id",
 ]
 
@@ -118,7 +114,7 @@ def build_environment(
     log: Logger | None = None,
     wait: StartupWait | None = None,
     ended_by: Signals | None = None,
-    meter: Meter | None = None,
+    observers: Observers = UNOBSERVED,
 ) -> Environment:
     """Build the adapters for the cluster of an app.
 
@@ -129,7 +125,7 @@ def build_environment(
         log: The log. Default: structlog.
         wait: How to wait for an unreachable Kafka.
         ended_by: The signal that ended the previous process, if it is known.
-        meter: Counts events for metrics.
+        observers: Count events and make spans.
 
     Raises:
         UnreachableError: Kafka is still unreachable after the wait.
@@ -160,7 +156,8 @@ def build_environment(
         checkpoints=Checkpoints(checkpoints, ThreadExecutor(TRANSFERS)) if checkpoints is not None else None,
         sink_executor=lambda: ThreadExecutor(settings.worker.sink_connections),
         crash_log=CrashFiles(settings.worker.state_dir, ended_by),
-        meter=meter,
+        meter=observers.meter,
+        tracer=observers.tracer,
         process_began_s=process_began_s(),
     )
 
@@ -172,7 +169,7 @@ def build_worker(
     steps: Steps | None = None,
     stop: threading.Event | None = None,
     ended_by: Signals | None = None,
-    meter: Meter | None = None,
+    observers: Observers = UNOBSERVED,
 ) -> Worker:
     """Build a worker. The worker is not started. `stop` ends the wait for an unreachable Kafka.
 
@@ -183,12 +180,17 @@ def build_worker(
     """
     worker_settings = with_worker_id(settings.worker)
     wait = WorkerWait(settings.kafka, stop or threading.Event(), structlog.get_logger("pipeline"))
-    environment = build_environment(app, settings, steps=steps, wait=wait, ended_by=ended_by, meter=meter)
+    environment = build_environment(
+        app, settings, steps=steps, wait=wait, ended_by=ended_by, observers=observers
+    )
     _check_declarations(app, settings.worker.topics_dir, environment)
     topics = environment.cluster.describe(list(app.topics))
     place = settings.worker.state_dir / app.name
     require_descriptors(
-        app.name, demand_of(app.groups, topics, environment.cluster.brokers(), place, http=meter is not None)
+        app.name,
+        demand_of(
+            app.groups, topics, environment.cluster.brokers(), place, http=observers.metrics is not None
+        ),
     )
     return Worker(app, environment, worker_settings)
 
@@ -219,15 +221,16 @@ def run_worker(
     stop: threading.Event,
     settings: WorkerSettings,
     report: Callable[[WorkerCounters], None] | None = None,
-    port: WorkerPort | None = None,
+    observers: Observers = UNOBSERVED,
 ) -> None:
     """Run until `stop` is set or every task has failed. Then commit the open work and release the tasks.
 
-    `report` is called about once a second, and `port` gets the worker's figures as often.
+    `report` is called about once a second, and `observers` get the worker's figures as often.
 
     Raises:
         PipelineError: The first failure of a task.
     """
+    port, metrics = observers.port, observers.metrics
     with Watch(worker, stop, settings) as watch:
         worker.start()
         # The objects that exist now live as long as the process, and the collector tracks no object per record.
@@ -239,7 +242,8 @@ def run_worker(
             told.append(lambda: report(worker.progress()))
         if port is not None:
             port.running(lambda: worker.mark)
-            told.append(lambda: port.publish(worker.figures()))
+        if metrics is not None:
+            told.append(lambda: metrics.publish(worker.figures()))
         next_report_s = time.monotonic() + PROGRESS_INTERVAL_S
         while not stop.is_set() and not worker.finished:
             worker.step()
@@ -249,7 +253,9 @@ def run_worker(
                     tell()
     if port is not None:
         port.stopping()
-    stopper = threading.Thread(target=_stop_and_close, args=(worker,), daemon=True, name="pipeline-stop")
+    stopper = threading.Thread(
+        target=_stop_and_close, args=(worker, metrics), daemon=True, name="pipeline-stop"
+    )
     stopper.start()
     stopper.join(watch.left_s)
     if stopper.is_alive():
@@ -283,57 +289,21 @@ def run_app(
         PipelineError: As `build_worker` and `run_worker`.
     """
     stop = threading.Event()
-    with heard_signals(stop), _http_port(app, settings, target, reports) as port:
+    settings = replace(settings, worker=with_worker_id(settings.worker))
+    with heard_signals(stop), observed(app, settings, target, reports) as observers:
         try:
-            meter = port.meter if port is not None else None
-            worker = build_worker(app, settings, stop=stop, ended_by=ended_by, meter=meter)
+            worker = build_worker(app, settings, stop=stop, ended_by=ended_by, observers=observers)
         except UnreachableError:
             if stop.is_set():
                 return  # it was asked to stop while it waited for Kafka; no work was started
             raise
-        run_worker(worker, stop, settings.worker, report, port)
+        run_worker(worker, stop, settings.worker, report, observers)
 
 
-@contextmanager
-def _http_port(
-    app: DeclaredApp, settings: Settings, target: str, reports: DrillReports | None
-) -> Iterator[WorkerPort | None]:
-    """The HTTP port of this process; None if the settings have none, or if it is taken."""
-    if not settings.http.port:
-        yield None
-        return
-    from pipeline.http.documents import PageApp  # noqa: PLC0415 - loaded only if it is used
-    from pipeline.http.port import WorkerPort  # noqa: PLC0415 - as above
-
-    log: Logger = structlog.get_logger("pipeline")
-    worker = with_worker_id(settings.worker)
-    about = PageApp(app.name, app, target, servers_for_commands(settings.kafka), worker.worker_id, reports)
-    port = WorkerPort(about, settings.http, worker, status_clients(settings.kafka), SystemClock(), log)
-    if not port.start():
-        yield None
-        return
-    try:
-        yield port
-    finally:
-        port.stop()
-
-
-def status_clients(settings: KafkaSettings) -> StatusClients:
-    """The Kafka clients of an HTTP port. None is opened before it is used."""
-    from pipeline.http.documents import StatusClients  # noqa: PLC0415 - loaded only if it is used
-
-    return StatusClients(
-        lambda: KafkaCluster(settings), lambda: KafkaJournalReader(settings), lambda: KafkaSources(settings)
-    )
-
-
-def servers_for_commands(settings: KafkaSettings) -> str:
-    """The addresses that commands need to reach the same Kafka; empty if it is the default one."""
-    return "" if settings.bootstrap_servers == DEFAULT_BOOTSTRAP_SERVERS else settings.bootstrap_servers
-
-
-def _stop_and_close(worker: Worker) -> None:
+def _stop_and_close(worker: Worker, metrics: WorkerMetrics | None) -> None:
     worker.stop()
+    if metrics is not None:
+        metrics.publish(worker.figures())  # with the last commits
     worker.close()
 
 

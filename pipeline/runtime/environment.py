@@ -15,11 +15,13 @@ from pipeline.ports import (
     JournalReader,
     Logger,
     Members,
+    NoTracer,
     Random,
     Sources,
     Step,
     Steps,
     Stores,
+    Tracer,
     TransactionalClients,
 )
 from pipeline.ports.databases import Databases
@@ -50,8 +52,8 @@ class Environment:
 
     `checkpoints`: None if no checkpoint store is configured. `sink_executor`: makes an executor for a sink group, so
     that an unreachable database does not delay other groups; None: `executor` is used. `meter`: counts events for
-    metrics; None: nothing is counted. `process_began_s`: the start of the process on the clock's monotonic time; None
-    if it is unknown.
+    metrics; None: nothing is counted. `tracer`: makes spans of commits, restores and checkpoints. `process_began_s`:
+    the start of the process on the clock's monotonic time; None if it is unknown.
     """
 
     cluster: Cluster
@@ -70,4 +72,5 @@ class Environment:
     sink_executor: Callable[[], Executor] | None = None
     crash_log: CrashLog = field(default_factory=NoCrashLog)
     meter: Meter | None = None
+    tracer: Tracer = field(default_factory=NoTracer)
     process_began_s: float | None = None

@@ -130,7 +130,7 @@ class JournalBackend:
         letters = self._plan.id.dead_letter_topic
         now = self._environment.cluster.describe([*(topic.name for topic in self._senders), letters])
         self._senders = {
-            topic: sender_of(topic, now[topic.name], self._environment.clock) if topic.name in now else sender
+            topic: sender_of(topic, now[topic.name], self._environment) if topic.name in now else sender
             for topic, sender in self._senders.items()
         }
         if self._largest_letter and letters in now:
@@ -242,8 +242,11 @@ def _restore_step(
             )
         progress = RestoreProgress(task, environment.clock, environment.log)
         meter = environment.meter
-        with meter.restoring(task, progress) if meter is not None else nullcontext():
-            return restore(
+        with (
+            environment.tracer.span("restore", task) as span,
+            meter.restoring(task, progress) if meter is not None else nullcontext(),
+        ):
+            restored = restore(
                 task,
                 settings.worker_id,
                 plan.identity,
@@ -255,6 +258,8 @@ def _restore_step(
                 copy=request.copy_of() if request.copy_of is not None else None,
                 progress=progress,
             )
+            span.note(seq=restored.applied.seq, replayed=restored.replayed, start=restored.start)
+            return restored
 
     return step
 

@@ -18,9 +18,10 @@ from pipeline.core.journal_format import Identity, InputFacts
 from pipeline.core.names import GroupId, TaskId, TopicPartition
 from pipeline.core.suggestions import did_you_mean, topic_hint
 from pipeline.errors import ConfigError
-from pipeline.ports import Clock, TopicInfo
+from pipeline.ports import TopicInfo
 from pipeline.runtime.dead_letter_topics import dead_letter_topics, wants_letters
 from pipeline.runtime.environment import Environment
+from pipeline.runtime.task.trace_links import TRACEPARENT_BYTES
 
 __all__ = [
     "PARTITIONER",
@@ -112,9 +113,7 @@ def plan_groups(
         )
         for group in groups
     ]
-    return plans, {
-        topic: sender_of(topic, topics[topic.name], environment.clock) for topic in app.topics.values()
-    }
+    return plans, {topic: sender_of(topic, topics[topic.name], environment) for topic in app.topics.values()}
 
 
 def _missing(app: DeclaredApp, missing: Sequence[str], environment: Environment) -> ConfigError:
@@ -245,10 +244,12 @@ def _check_tags(group: DeclaredGroup) -> None:
             )
 
 
-def sender_of(topic: DeclaredTopic[Any, Any], info: TopicInfo, clock: Clock) -> Sender:
+def sender_of(topic: DeclaredTopic[Any, Any], info: TopicInfo, environment: Environment) -> Sender:
     """The sender for a topic with its current settings."""
+    reserved = TRACEPARENT_BYTES if environment.tracer.propagates else 0
     encode_key: Callable[[Any], bytes | None] = topic.key.encode
-    return topic.name, encode_key, topic.value.admit, accepted_by(topic.name, info.config, clock.wall_ms)
+    accepted = accepted_by(topic.name, info.config, environment.clock.wall_ms, reserved)
+    return topic.name, encode_key, topic.value.admit, accepted
 
 
 def largest_letter(info: TopicInfo | None) -> int:

@@ -17,7 +17,7 @@ from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.core.suggestions import closest
 from pipeline.errors import InputError, InvariantError, PipelineError
-from pipeline.ports import Executor, Logger, Step, TopicSpec
+from pipeline.ports import Executor, Logger, NoTracer, Step, TopicSpec, Tracer
 from pipeline.runtime.environment import Checkpoints, Environment
 from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.metrics.meter import Meter
@@ -87,6 +87,7 @@ class SimulatedProcess:
         self._worker: Worker | None = None
         self._executor: Executor = InlineExecutor()
         self._meter: Meter | None = None  # tests of metrics set it
+        self._tracer: Tracer = NoTracer()  # tests of traces set it
         self._partitions = partitions
         self._logged = structlog.testing.CapturingLogger()
         self._log: Logger = structlog.wrap_logger(self._logged, processors=[_as_fields])
@@ -355,6 +356,7 @@ class SimulatedProcess:
             databases=self.databases,
             crash_log=self.crash_log,
             meter=self._meter,
+            tracer=self._tracer,
         )
 
     @property

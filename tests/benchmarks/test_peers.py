@@ -163,7 +163,7 @@ def test_a_factor_above_one_means_that_the_first_system_is_ahead() -> None:
 
 
 def test_errors_and_skipped_systems_are_named_on_the_page() -> None:
-    """A missing row alone would look like a system that nobody tried."""
+    """A missing row alone would look like a system that was never measured."""
     results = _results(
         {
             "ours": _system("run-1", 300.0),

@@ -55,6 +55,7 @@ NO_PERMISSION: Mapping[str, str] = {
     "TaskChoice": "what an operator writes: it names nothing in Kafka",
     "DEAD_LETTER_READER": "commands run without it",
     "EVENT_ID_HEADER": "is a header",
+    "TRACEPARENT_HEADER": "is a header",
     "NEVER_DECLARED": "is a rule about names",
     "RECORD_READER": "commands run without it",
     "GroupId": "see its properties",

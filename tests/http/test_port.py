@@ -17,6 +17,7 @@ from pipeline.config import HttpSettings, WorkerSettings
 from pipeline.errors import UnreachableError
 from pipeline.http.documents import PageApp, StatusClients
 from pipeline.http.port import WorkerPort
+from pipeline.http.worker_metrics import WorkerMetrics
 from pipeline.ports import Cluster, JournalReader
 from pipeline.runtime.status import read_status, status_document
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemorySources
@@ -34,17 +35,18 @@ class Served:
         self.reader: JournalReader = MemoryJournalReader(self.driver.broker)
         self.cluster: Cluster = MemoryCluster(self.driver.broker)
         self.about = PageApp("sums", declared_app(self.sums.app), "sums:app")
+        clients = StatusClients(
+            lambda: self.cluster, lambda: self.reader, lambda: MemorySources(self.driver.broker)
+        )
+        self.metrics = WorkerMetrics("sums", clients, self.driver.clock)
         self.port = WorkerPort(
             self.about,
             HttpSettings(),
             WorkerSettings(),
-            StatusClients(
-                lambda: self.cluster, lambda: self.reader, lambda: MemorySources(self.driver.broker)
-            ),
-            self.driver.clock,
+            self.metrics,
             self.log,
         )
-        self.driver._meter = self.port.meter
+        self.driver._meter = self.metrics.meter
         assert self.port.start()
 
     def get(self, path: str, **headers: str) -> tuple[int, str]:
@@ -59,7 +61,7 @@ class Served:
     def run(self) -> None:
         self.driver.run()
         self.port.running(lambda: self.driver.worker.mark)
-        self.port.publish(self.driver.worker.figures())
+        self.metrics.publish(self.driver.worker.figures())
 
 
 @pytest.fixture
@@ -158,7 +160,7 @@ def test_a_kafka_that_hangs_delays_neither_probes_nor_metrics(
         return {}
 
     monkeypatch.setattr(served.port.documents.status, "_wait_s", 0.2)
-    monkeypatch.setattr(served.port._ends, "_wait_s", 0.2)
+    monkeypatch.setattr(served.metrics._ends, "_wait_s", 0.2)
     served.cluster.topics = hangs  # type: ignore[method-assign,assignment]
     served.reader.stable_ends = hangs  # type: ignore[method-assign,assignment]
     try:
@@ -172,11 +174,8 @@ def test_a_kafka_that_hangs_delays_neither_probes_nor_metrics(
 def test_a_port_that_is_taken_is_a_warning(served: Served) -> None:
     """Processing matters more than its probes."""
     log = structlog.testing.CapturingLogger()
-    clients = StatusClients(
-        lambda: served.cluster, lambda: served.reader, lambda: MemorySources(served.driver.broker)
-    )
     settings = HttpSettings(port=served.port.port)
-    second = WorkerPort(served.about, settings, WorkerSettings(), clients, served.driver.clock, log)
+    second = WorkerPort(served.about, settings, WorkerSettings(), served.metrics, log)
     assert not second.start()
     [call] = log.calls
     assert (call.method_name, call.args) == ("warning", ("http_port_unavailable",))

@@ -163,7 +163,15 @@ class Checkpointer:
                 self._throttle,
                 each.known,
             )
-        each.upload = self.environment.executor.submit(each.attempt.run)
+        attempt, tracer = each.attempt, self.environment.tracer
+
+        def upload() -> Uploaded:
+            with tracer.span("checkpoint", each.task.id) as span:
+                made = attempt.run()
+                span.note(seq=made.ref.seq, bytes=made.ref.size, uploaded_bytes=made.uploaded_bytes)
+                return made
+
+        each.upload = self.environment.executor.submit(upload)
 
     def _advance(self, each: _Checkpointing, now: float) -> bool:
         if each.upload is not None and each.upload.done():

@@ -25,6 +25,8 @@ renewal reads up to our own record. One thread at a time.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Protocol
 
 from pipeline.config import WorkerSettings
@@ -46,6 +48,7 @@ from pipeline.runtime.commit.journal_writer import Commit, JournalWriter
 from pipeline.runtime.commit.task_fence import TaskFence
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.metrics.meter import CommitResult
+from pipeline.runtime.task.trace_links import with_traceparent
 from pipeline.transactions.outcomes import commit_until_settled
 
 __all__ = ["Publisher"]
@@ -128,11 +131,17 @@ class Publisher:
             FatalTaskError: too many aborts in a row, or a check failed.
             CorruptStateError: the store cannot be written.
         """
-        meter = self._environment.meter
-        if meter is None:
-            return self._publish(commit)
-        with meter.committing(self._task):
-            return self._publish(commit)
+        meter, tracer = self._environment.meter, self._environment.tracer
+        with tracer.span("commit", self._task, commit.records, commit.links) as span:
+            span.note(entry=commit.kind.name.lower())
+            if tracer.propagates and commit.outputs and span.traceparent:
+                letters = {self._task.group_id.dead_letter_topic}  # a dead letter is a copy of its record
+                outputs = with_traceparent(commit.outputs, span.traceparent, letters)
+                commit = replace(commit, outputs=outputs)
+            with meter.committing(self._task) if meter is not None else nullcontext():
+                applied = self._publish(commit)
+            span.note(seq=applied.seq)
+        return applied
 
     def _publish(self, commit: Commit) -> AppliedPosition:
         publication = _Publication(self._task, commit, self._writer, self._fence, self._environment)

@@ -98,7 +98,10 @@ def settle_by_journal(
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A sealed, immutable commit. `outputs`: in the form of ports.Output, already encoded."""
+    """A sealed, immutable commit. `outputs`: in the form of ports.Output, already encoded.
+
+    `records`: the number of its input records. `links`: the `traceparent` headers of some of them.
+    """
 
     kind: EntryKind
     positions: Mapping[str, int]
@@ -108,6 +111,8 @@ class Commit:
     extra: Mapping[str, bytes] = field(default_factory=dict)
     letters: LetterCount | None = None  # the count at the owner's start; None: as in the previous entry
     letters_written: int = 0
+    records: int = 0
+    links: Sequence[str] = ()
 
 
 class JournalWriter:

@@ -118,15 +118,17 @@ class SinkBackend:
 
         def step() -> RestoredTask:
             began_s = self._environment.clock.monotonic_s()
-            hold = claim(
-                request.task,
-                self._settings.worker_id,
-                request.process,
-                request.noted,
-                inputs,
-                self._sessions,
-                self._environment,
-            )
+            with self._environment.tracer.span("restore", request.task) as span:
+                hold = claim(
+                    request.task,
+                    self._settings.worker_id,
+                    request.process,
+                    request.noted,
+                    inputs,
+                    self._sessions,
+                    self._environment,
+                )
+                span.note(seq=hold.seq)
             return _Claimed(self, hold, self._environment.clock.monotonic_s() - began_s)
 
         return self._later(request.wait_s, step, request.closing)

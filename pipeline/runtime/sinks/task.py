@@ -40,6 +40,7 @@ from pipeline.runtime.sinks.sessions import Health
 from pipeline.runtime.sinks.writer import SinkWriter
 from pipeline.runtime.task.backlog import Backlog, Retried
 from pipeline.runtime.task.processor import Rejected
+from pipeline.runtime.task.trace_links import TraceLinks
 from pipeline.runtime.watchdog import AtWork
 
 __all__ = ["SinkRun", "SinkTask"]
@@ -243,14 +244,26 @@ class SinkTask:
         if self._run.environment.clock.monotonic_s() < self._next_s:
             return False
         batch, writer, outlets = self._sealed[0], self._writer, self._run.outlets
-        meter, task = self._meter, self.id
+        meter, tracer, task = self._meter, self._run.environment.tracer, self.id
+        links = self._links_of(batch)
 
         def write() -> Hold:
-            with meter.committing(task) if meter is not None else nullcontext():
-                return writer.write(batch.after, [write for _, write in writes_of(batch, outlets)])
+            with (
+                tracer.span("commit", task, len(batch.items), links) as span,
+                meter.committing(task) if meter is not None else nullcontext(),
+            ):
+                hold = writer.write(batch.after, [write for _, write in writes_of(batch, outlets)])
+                span.note(seq=hold.seq, rows=batch.rows)
+                return hold
 
         self._under_way = self._run.executor.submit(write)
         return True
+
+    def _links_of(self, batch: SinkBatch) -> Sequence[str]:
+        most = self._run.environment.tracer.links
+        links = TraceLinks(most)
+        links.look([item.record for item in batch.items[:most]], most)
+        return links.take()
 
     def _finish_step(self) -> None:
         """Handle the outcome of the step in progress."""

@@ -40,6 +40,7 @@ from pipeline.runtime.task.dedup import dedup_tables
 from pipeline.runtime.task.processor import PoisonError, Processor, Rejected, RetryError
 from pipeline.runtime.task.refused_outputs import RefusalSearch, RefusedOutputError, Sealed
 from pipeline.runtime.task.replays import condemn_replay, process_replays
+from pipeline.runtime.task.trace_links import TraceLinks
 from pipeline.runtime.watchdog import AtWork
 
 __all__ = ["Entered", "Task"]
@@ -74,6 +75,7 @@ class Task:
         self._commit_rate = commit_rate
         self._environment = environment
         self._meter = environment.meter
+        self._links = TraceLinks(environment.tracer.links)
         self._settings = settings
         self._publisher: Publisher = restored.publisher
         self.store = restored.store
@@ -312,6 +314,7 @@ class Task:
             self._last = topic, records[done - 1].offset()
             self._open_records += done
             self.records += done
+            self._links.look(records, done)
         new = self.context.outputs[outputs_before:]
         self._open_bytes += sum([len(output[2]) for output in new if output[2]]) + 64 * (done + len(new))
 
@@ -363,6 +366,8 @@ class Task:
             outputs,
             letters=self._letter_count,
             letters_written=self._letters.take_written(),
+            records=self._open_records,
+            links=self._links.take(),
         )
         self._overlay.sealed = delta
         self._overlay.written_bytes = 0

@@ -56,10 +56,10 @@ class Scraper:
     def __init__(self, driver: TestDriver) -> None:
         self._driver = driver
         self.meter = driver._meter = Meter(driver.clock.monotonic_s)
-        self._exporter = exporter_of(lambda: driver.worker, self.meter, driver.broker, driver.clock)
+        self.exporter = exporter_of(lambda: driver.worker, self.meter, driver.broker, driver.clock)
 
     def __call__(self) -> Scrape:
-        return Scrape(self._exporter.answer(Request("/metrics")).body.decode())
+        return Scrape(self.exporter.answer(Request("/metrics")).body.decode())
 
 
 def scraped(worker: Worker, meter: Meter, broker: MemoryBroker, clock: ManualClock) -> Scrape:

@@ -177,7 +177,7 @@ def _partitions(name: str, arguments: Sequence[Any], result: Any) -> list[int]:
     if name == "source.assign":
         return sorted({partition.partition for partition in arguments[0]})
     if name == "stores.open":
-        return [arguments[0].partition]
+        return [arguments[0].number]
     if name == "producers.open":
         _, _, number = str(arguments[0]).rpartition(".")
         return [int(number)] if number.isdigit() else []

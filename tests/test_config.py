@@ -99,12 +99,12 @@ def test_values_from_variables_get_their_type(tmp_path: Path) -> None:
     """The environment holds text only."""
     environ = {
         "PIPELINE_STATE_DIR": "/var/lib/state",
-        "PIPELINE_CACHE_ENTRIES": "7",
+        "PIPELINE_CACHE_BYTES": "7",
         "PIPELINE_MIRROR_INTERVAL_S": "0.5",
         "PIPELINE_START": "latest",
     }
     worker = load_settings(file=write(tmp_path, ""), environ=environ).worker
-    assert (worker.state_dir, worker.cache_entries) == (Path("/var/lib/state"), 7)
+    assert (worker.state_dir, worker.cache_bytes) == (Path("/var/lib/state"), 7)
     assert (worker.mirror_interval_s, worker.start) == (0.5, "latest")
 
 
@@ -240,11 +240,24 @@ def test_a_wrong_setting_is_told_with_the_place_that_set_it(tmp_path: Path) -> N
         " transaction_timeout_ms is set by PIPELINE_TRANSACTION_TIMEOUT_MS"
     )
     with pytest.raises(ConfigError, match=COUNT) as caught:
-        load_settings(file=path, environ={"PIPELINE_CACHE_ENTRIES": "many"})
-    assert caught.value.hint == "cache_entries is set by PIPELINE_CACHE_ENTRIES"
+        load_settings(file=path, environ={"PIPELINE_CACHE_BYTES": "many"})
+    assert caught.value.hint == "cache_bytes is set by PIPELINE_CACHE_BYTES"
     with pytest.raises(ConfigError, match=COUNT) as caught:
         load(path, commit_interval_ms=0)
     assert caught.value.hint == "commit_interval_ms is set by --commit-interval-ms"
+
+
+def test_a_replaced_setting_is_refused_with_the_new_one(tmp_path: Path) -> None:
+    """It would otherwise be ignored: its value counted something else."""
+    path = tmp_path / "pipeline.toml"
+    path.write_text("[worker]\ncache_entries = 5000\n")
+    with pytest.raises(ConfigError, match=r"\[worker\] has cache_entries, which was replaced") as caught:
+        load(path)
+    assert "set cache_bytes" in str(caught.value.hint)
+    path.write_text("")
+    with pytest.raises(ConfigError, match="PIPELINE_CACHE_ENTRIES was replaced") as caught:
+        load_settings(file=path, environ={"PIPELINE_CACHE_ENTRIES": "5000"})
+    assert "set cache_bytes" in str(caught.value.hint)
 
 
 def test_the_limit_of_a_journal_leaves_room_for_a_checkpoint() -> None:

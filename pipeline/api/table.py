@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import islice
+from sys import getsizeof
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from pipeline.api.declarations import DeclaredTable
 from pipeline.api.encode_errors import REFUSALS, refuse_key, refuse_value
+from pipeline.api.footprint import footprint
 
 __all__ = ["ReadableStore", "RuntimeTable", "TaskOverlay", "TaskTable", "table_prefix"]
 
@@ -29,6 +31,12 @@ _UNREAD: Any = object()  # nothing is known of the key yet
 # A slot is a list, the cheapest mutable thing: [value, bytes to commit, full key, dirty].
 _VALUE, _DATA, _FULL_KEY, _DIRTY = 0, 1, 2, 3
 Slot = list[Any]
+
+# The memory of a value without its objects: the slot, and its share of the dictionary, which is half full on average.
+_SLOT_BYTES = getsizeof([None] * 4) + 80
+# What is measured of a table at the end of each commit, and what its mean is computed from.
+_SAMPLED = 2
+_REMEMBERED_SAMPLES = 4096
 
 
 class ReadableStore(Protocol):
@@ -98,6 +106,8 @@ class TaskTable(Generic[K, V]):
         "_fresh",
         "_overlay",
         "_prefix",
+        "_sampled",
+        "_sampled_bytes",
         "_slots",
         "_store",
         "_undo",
@@ -112,6 +122,8 @@ class TaskTable(Generic[K, V]):
         _fresh: Callable[[Any], V] | None
         _overlay: TaskOverlay
         _prefix: bytes
+        _sampled: int
+        _sampled_bytes: int
         _slots: dict[Any, Slot]
         _store: ReadableStore
         _undo: list[tuple[Any, Slot, Any, Any, bool]]
@@ -331,6 +343,8 @@ class RuntimeTable(TaskTable[K, V]):
         self._undo = overlay.undo
         self._slots = {}
         self._dirty = []
+        self._sampled = 0
+        self._sampled_bytes = 0
 
     @property
     def definition(self) -> DeclaredTable[K, V]:
@@ -355,13 +369,33 @@ class RuntimeTable(TaskTable[K, V]):
         self._dirty = []
         return writes
 
-    def trim(self, most: int) -> None:
-        """Drop the oldest clean slots when there are more than `most`."""
+    def measure(self) -> int:
+        """About the bytes that the values in memory take. Measures those that were read or written last."""
+        for key, slot in islice(reversed(self._slots.items()), _SAMPLED):
+            self._sample(footprint(key) + footprint(slot[_VALUE]) + getsizeof(slot[_FULL_KEY]))
+        for slot in self._dirty[-_SAMPLED:]:
+            self._sample(footprint(slot[_VALUE]) + 2 * getsizeof(slot[_FULL_KEY]))
+        return len(self._slots) * self._slot_bytes
+
+    def trim(self, most_bytes: int) -> None:
+        """Drop the oldest clean slots, until about `most_bytes` are taken."""
         slots = self._slots
-        if len(slots) > most:
-            oldest = islice(slots.items(), len(slots) - most // 2)
+        excess = len(slots) - most_bytes // self._slot_bytes
+        if excess > 0:
+            oldest = islice(slots.items(), excess)
             for key in [key for key, slot in oldest if not slot[_DIRTY]]:
                 del slots[key]
+
+    @property
+    def _slot_bytes(self) -> int:
+        return _SLOT_BYTES + (self._sampled_bytes // self._sampled if self._sampled else 0)
+
+    def _sample(self, size: int) -> None:
+        self._sampled += 1
+        self._sampled_bytes += size
+        if self._sampled > _REMEMBERED_SAMPLES:
+            self._sampled //= 2
+            self._sampled_bytes //= 2
 
 
 def _merge(

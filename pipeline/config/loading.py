@@ -33,6 +33,7 @@ from pipeline.config.settings import (
 )
 from pipeline.config.sources import (
     PREFIX,
+    REPLACED,
     checked,
     is_service_link,
     kinds_of,
@@ -168,6 +169,11 @@ def _found(
     values: dict[str, object] = dict(section_of(document, section, path))
     known = kinds_of(kind)
     for name in values:
+        if name in REPLACED:
+            raise ConfigError(
+                f"{path}: [{section}] has {name}, which was replaced",
+                hint=f"remove it. If needed, {REPLACED[name]}",
+            )
         if name not in known:
             raise ConfigError(
                 f"{path}: [{section}] has no setting {name!r}{did_you_mean(name, known)}",

@@ -92,8 +92,10 @@ class WorkerSettings:
         max_commits_per_s: The limit for all tasks of a worker. Above it, commits are larger and less frequent.
         max_poll_records: Records that one poll takes from the client. A partition is paused when twice as many wait.
         poll_timeout_ms: How long an idle worker waits for input in one poll. In milliseconds.
-        cache_entries: Decoded values in memory, for each table of each task.
-        block_cache_bytes: The block cache of RocksDB, shared by all tasks of the process. In bytes.
+        cache_bytes: Decoded values in memory, of all tables of all tasks of the process together. Sizes are estimated
+            from samples. In bytes.
+        block_cache_bytes: The block cache of RocksDB with the write buffers, for all tasks of the process together.
+            In bytes.
         start: Where a new group starts to read an input. It is used once and then recorded in the journal.
         replication_factor: Of the topics that the worker creates. 0: 3, or the number of brokers if there are fewer.
         transaction_timeout_ms: When Kafka aborts the transaction of a dead worker. A restore may have to wait for it.
@@ -150,8 +152,8 @@ class WorkerSettings:
     max_commits_per_s: PositiveCount = 200
     max_poll_records: PositiveCount = 4_000
     poll_timeout_ms: Count = 5
-    cache_entries: PositiveCount = 200_000
-    block_cache_bytes: Count = 64 * 1024 * 1024
+    cache_bytes: PositiveCount = 224 * 1024 * 1024
+    block_cache_bytes: Count = 96 * 1024 * 1024
     start: Literal["earliest", "latest"] = "earliest"
     replication_factor: Count = 0
     transaction_timeout_ms: PositiveCount = 20_000

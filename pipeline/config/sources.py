@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError, InvariantError
 __all__ = [
     "OTHER_VARIABLES",
     "PREFIX",
+    "REPLACED",
     "check_fields",
     "checked",
     "is_service_link",
@@ -39,6 +40,12 @@ OTHER_VARIABLES: Mapping[str, str] = {
     "PIPELINE_APP": "pipeline table show",
     "PIPELINE_CACHE_DIR": "pipeline broker",
     "PIPELINE_IMAGE": "docker-compose.yml",
+}
+
+# Settings of earlier releases, and what to set instead.
+REPLACED: Mapping[str, str] = {
+    "cache_entries": "set cache_bytes: it limits the memory of all tables of the process together, in bytes. About 400 "
+    "bytes hold a value with a few fields",
 }
 
 # Kubernetes sets these in every pod of a namespace that has a service named `pipeline` or `pipeline-...`.
@@ -139,6 +146,9 @@ def refuse_unknown_variables(environ: Mapping[str, str], known: Iterable[str]) -
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or variable in names or names_a_service(variable):
             continue
+        replaced = REPLACED.get(variable.removeprefix(PREFIX).lower())
+        if replaced is not None:
+            raise ConfigError(f"the setting {variable} was replaced", hint=f"unset it. If needed, {replaced}")
         raise ConfigError(
             f"there is no setting {variable!r}{did_you_mean(variable, names)}",
             hint=f"unset {variable}, or rename it: names that begin with {PREFIX} are settings",

@@ -114,6 +114,7 @@ class _Collector(Collector):
         if figures is not None:
             samples.add("pipeline_workers", (figures.app,), figures.members)
             samples.add("pipeline_kafka_unreachable_seconds", (figures.app,), figures.kafka_unreachable_s)
+            samples.add("pipeline_cache_bytes", (figures.app,), figures.cache_bytes)
             for group, count in sorted(figures.task_counts.items()):
                 samples.add("pipeline_tasks", group, count)
             self._add_letters(samples, figures)

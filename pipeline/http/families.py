@@ -123,6 +123,7 @@ FAMILIES = (
         _APP,
         "Time for which Kafka has not answered; 0 if it answers",
     ),
+    Family("pipeline_cache_bytes", Kind.GAUGE, _APP, "Memory of decoded values of all tables, estimated"),
     Family("pipeline_rocksdb_memtable_bytes", Kind.GAUGE, _TASK, "Memory of RocksDB's write buffers"),
     Family(
         "pipeline_rocksdb_table_reader_bytes",

@@ -11,36 +11,29 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from rocksdict import (
-    AccessType,
-    BlockBasedIndexType,
-    BlockBasedOptions,
-    Cache,
-    DBCompressionType,
-    Options,
-    Rdict,
-)
+from rocksdict import AccessType
 
 from pipeline.core.names import GroupId, TaskId
 from pipeline.directories import close_to_others, is_present, make_private
 from pipeline.errors import ConfigError, InputError
 from pipeline.forks import Held
 from pipeline.rocksdb.errors import access_failure, lock_failure, open_failure, why
+from pipeline.rocksdb.options import SharedMemory, open_database
 from pipeline.rocksdb.snapshots import RocksStaged, put_away, remove_leftovers
 from pipeline.rocksdb.store import RocksStore, RocksView
 
-__all__ = ["CLAIM", "RocksStores", "open_database", "state_directories"]
+__all__ = ["CLAIM", "RocksStores", "state_directories"]
 
 CLAIM = ".worker"  # locked by the worker, and contains its process id
 _READ_ONLY_ATTEMPTS = 50
 
 
 class RocksStores:
-    """`ports.Stores` below one directory. All stores share one block cache."""
+    """`ports.Stores` below one directory. All stores share one block cache, which also counts the write buffers."""
 
     def __init__(self, state_dir: Path, block_cache_bytes: int) -> None:
         self._root = state_dir
-        self._cache = Cache(block_cache_bytes)
+        self._memory = SharedMemory(block_cache_bytes)
         self._open: weakref.WeakValueDictionary[Path, RocksStore] = weakref.WeakValueDictionary()
         self._claims: dict[str, weakref.finalize[..., RocksStores]] = {}
 
@@ -104,11 +97,13 @@ class RocksStores:
             raise access_failure(
                 f"cannot create the state directory {path} of task {task}", path, error
             ) from error
+        states = 1 + sum(not store.closed for store in self._open.copy().values())
+        self._memory.adapt(states)
         try:
-            database = open_database(path, self._cache)
+            database = open_database(path, self._memory)
         except Exception as error:
             raise open_failure(path, task, error) from error
-        store = RocksStore(database, path)
+        store = RocksStore(database, path, self._limit_write_buffers)
         self._open[path] = store
         return store
 
@@ -128,7 +123,7 @@ class RocksStores:
         while True:
             try:
                 access = AccessType.read_only(error_if_log_file_exist=False)
-                return RocksView(open_database(path, self._cache, access), path)
+                return RocksView(open_database(path, self._memory, access), path)
             except Exception as error:
                 attempt += 1
                 if attempt == _READ_ONLY_ATTEMPTS or "No such file" not in str(error):
@@ -179,6 +174,14 @@ class RocksStores:
         """Start a copy of a state. Raises ConfigError if the directory is not writable."""
         return RocksStaged(self.path(task))
 
+    def _limit_write_buffers(self) -> None:
+        """After a write to any state: begin to flush the largest write buffer if all take too much. Any thread."""
+        if self._memory.exceeded:
+            stores = list(self._open.copy().values())
+            chosen = self._memory.to_flush([store.write_buffer_bytes() for store in stores])
+            if chosen is not None:
+                stores[chosen].begin_flush()
+
     def _refuse_while_open(self, task: TaskId) -> None:
         """Raise ConfigError if any process has the state open. Does not change the state.
 
@@ -228,54 +231,3 @@ def _locked(path: Path) -> bool:
 
 def _unreadable(path: Path, task: TaskId, error: OSError) -> ConfigError:
     return access_failure(f"the state {path} of task {task} cannot be read", path, error)
-
-
-_ROWS = "default"  # the name of RocksDB's default column family
-# After a crash, opening a state replays the write-ahead log of its write buffer. The states open one after the other,
-# because the client holds the interpreter lock meanwhile. A full buffer of this size takes about 60 ms, one of 16 MiB
-# takes 250 ms. For a task with millions of random writes, 16 MiB would save 6 % of CPU time and 30 % of disk writes.
-_WRITE_BUFFER_BYTES = 4 * 1024 * 1024
-_WAL_BYTES = 64 * 1024 * 1024
-
-
-def open_database(path: Path, cache: Cache, access: AccessType | None = None) -> Rdict:
-    """Open or create a database with these options, also for the column family of an existing database.
-
-    By default, the client reads the options of a column family from the database's options file. That file has no cache
-    and no filter, so each state would have its own cache and no filters.
-    """
-    options = _options(cache)
-    families = {_ROWS: options} if is_present(path / "CURRENT") else None
-    if access is None:
-        return Rdict(str(path), options, column_families=families)
-    return Rdict(str(path), options, column_families=families, access_type=access)
-
-
-def _options(cache: Cache) -> Options:
-    table = BlockBasedOptions()
-    table.set_block_cache(cache)
-    table.set_bloom_filter(10, False)
-    # Index and filter blocks are in the shared cache, so that memory is bounded for states of any size.
-    table.set_cache_index_and_filter_blocks(True)
-    table.set_pin_l0_filter_and_index_blocks_in_cache(True)
-    # The cache consists of shards of at least 512 KiB, and a shard does not keep a block that is larger than itself.
-    # The single filter block of a file with a million keys is larger: it would be read again for every key, in 150 us
-    # instead of 2 us. So index and filters are partitioned, and only their top level is pinned.
-    table.set_index_type(BlockBasedIndexType.two_level_index_search())
-    table.set_partition_filters(True)
-    table.set_metadata_block_size(32 * 1024)
-    table.set_pin_top_level_index_and_filter(True)
-    options = Options(raw_mode=True)  # in its default mode, the client unpickles data from the disk
-    options.create_if_missing(True)
-    options.set_block_based_table_factory(table)
-    options.set_compression_type(DBCompressionType.lz4())
-    options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
-    # The memtable also has a filter, because a lookup of a missing row searches it first.
-    options.set_memtable_whole_key_filtering(True)
-    options.set_memtable_prefix_bloom_ratio(0.05)
-    options.set_max_total_wal_size(_WAL_BYTES)
-    options.set_max_background_jobs(2)
-    options.set_keep_log_file_num(2)
-    options.set_max_log_file_size(4 * 1024 * 1024)
-    options.set_stats_dump_period_sec(0)
-    return options

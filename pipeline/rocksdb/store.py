@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,9 @@ class RocksView:
 class RocksStore(RocksView):
     """`ports.Store`: one state, for reading and writing. Reads and `snapshot` may run concurrently with one `apply`."""
 
-    def __init__(self, database: Rdict, path: Path) -> None:
+    def __init__(self, database: Rdict, path: Path, written: Callable[[], None]) -> None:
         super().__init__(database, path)
+        self._written = written  # called after each write
         # A snapshot in progress would keep the database open and locked.
         self._ending = threading.Lock()
 
@@ -122,6 +123,30 @@ class RocksStore(RocksView):
             except Exception as error:
                 raise use_failure(self._path, "copied", error) from error
 
+    def write_buffer_bytes(self) -> int:
+        """The size of the write buffer; 0 if the state is closed or busy. Any thread may call this."""
+        if not self._ending.acquire(blocking=False):
+            return 0
+        try:
+            return 0 if self.closed else self._number("rocksdb.cur-size-active-mem-table")
+        finally:
+            self._ending.release()
+
+    def begin_flush(self) -> None:
+        """Begin to write the write buffer to a table file. Does nothing if the state is closed or busy.
+
+        Any thread may call this. A flush that fails is reported by the next write.
+        """
+        if not self._ending.acquire(blocking=False):
+            return
+        try:
+            if not self.closed:
+                self._database.flush(wait=False)
+        except Exception:  # noqa: BLE001 - the client raises plain exceptions, and the next write raises it again
+            return
+        finally:
+            self._ending.release()
+
     def usage(self) -> StateUsage | None:
         """The use of memory and disk, by RocksDB's properties; None if the state is closed. Takes about 50 µs."""
         with self._ending:  # the client would refuse to close a database during a request
@@ -152,6 +177,7 @@ class RocksStore(RocksView):
             self._database.write(batch)
         except Exception as error:
             raise use_failure(self._path, "written", error) from error
+        self._written()
 
 
 class _Scan:

@@ -20,6 +20,7 @@ from pipeline.runtime.journal_backend import JournalBackend
 from pipeline.runtime.live_task import TaskBackend
 from pipeline.runtime.plan import GroupPlan, plan_groups
 from pipeline.runtime.sinks.backend import SinkBackend
+from pipeline.runtime.task.cache import CacheBudget
 
 __all__ = ["Resources", "plan_backends"]
 
@@ -31,6 +32,7 @@ def plan_backends(
     environment: Environment,
     settings: WorkerSettings,
     commit_rate: CommitRate,
+    caches: CacheBudget,
 ) -> list[tuple[GroupPlan, TaskBackend]]:
     """Plan each group and make its backend, which is not started yet. Dead-letter and replays topics are created.
 
@@ -42,7 +44,7 @@ def plan_backends(
             plan,
             SinkBackend(plan, environment, settings, commit_rate)
             if plan.group.sinks
-            else JournalBackend(plan, senders, resources, environment, settings, commit_rate),
+            else JournalBackend(plan, senders, resources, environment, settings, commit_rate, caches),
         )
         for plan in plans
     ]

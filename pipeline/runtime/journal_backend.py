@@ -27,6 +27,7 @@ from pipeline.runtime.restore.genesis import ensure_genesis
 from pipeline.runtime.restore.progress import RestoreProgress
 from pipeline.runtime.restore.restore import PROCESS, RestoredState, restore
 from pipeline.runtime.restore.retirement import refuse_retired
+from pipeline.runtime.task.cache import CacheBudget
 from pipeline.runtime.task.refused_outputs import RefusalSearch
 from pipeline.runtime.task.task import Task
 
@@ -50,6 +51,7 @@ class JournalBackend:
         environment: Environment,
         settings: WorkerSettings,
         commit_rate: CommitRate,
+        caches: CacheBudget,
     ) -> None:
         self._plan = plan
         self._senders = senders
@@ -57,6 +59,7 @@ class JournalBackend:
         self._environment = environment
         self._settings = settings
         self._commit_rate = commit_rate
+        self._caches = caches
         self._checked_end: dict[TaskId, int] = {}  # the journal's end at the last check
         self._no_letters = False  # whether the dead-letter topic had records at the start
         self._largest_letter = plan.largest_letter
@@ -117,6 +120,7 @@ class JournalBackend:
             self._environment,
             self._settings,
             self._commit_rate,
+            self._caches,
             self._narrowing_of(task),
             self._largest_letter,
             no_letters=self._no_letters,

@@ -27,6 +27,7 @@ from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.maintenance import Maintenance
 from pipeline.runtime.metrics.figures import WorkerCounters, WorkerFigures, counts_of, task_figures
+from pipeline.runtime.task.cache import CacheBudget
 from pipeline.runtime.task_lifecycle import TaskLifecycle
 from pipeline.runtime.watchdog import AtWork
 
@@ -51,6 +52,7 @@ class Worker:
         self._failing: list[tuple[GroupRun, LiveTask, Pending[PipelineError]]] = []
         self._turns = 0
         self._commit_rate = CommitRate(environment.clock, settings.max_commits_per_s)
+        self._caches = CacheBudget(settings.cache_bytes)
         self._resources = Resources()
         self._maintenance = Maintenance(self._runs, environment, settings)
         self._checkpointer = Checkpointer(self._runs, environment, settings)
@@ -68,7 +70,13 @@ class Worker:
         self._environment.stores.claim(self._app.name)
         environment, settings = self._environment, self._settings
         planned = plan_backends(
-            self._app, self._groups, self._resources.get, environment, settings, self._commit_rate
+            self._app,
+            self._groups,
+            self._resources.get,
+            environment,
+            settings,
+            self._commit_rate,
+            self._caches,
         )
         plans = [plan for plan, _ in planned]
         unreachable = [begin(backend) for _, backend in planned]
@@ -226,6 +234,7 @@ class Worker:
             self._maintenance.kafka_unreachable_s,
             {run.plan.id: run.plan.partitions for run in self._runs},
             lifecycle.recovery.speed(),
+            self._caches.total_bytes,
         )
 
     def progress(self) -> WorkerCounters:

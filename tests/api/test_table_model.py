@@ -37,7 +37,7 @@ class TableMachine(RuleBasedStateMachine):
     def start_with_rows_on_disk(self, data: st.DataObject) -> None:
         rows = data.draw(st.dictionaries(keys, self.values, max_size=4))
         self.table.update(rows)
-        self.rig.commit(cache_entries=1)
+        self.rig.commit(cache_bytes=1)
         self.model = dict(rows)
         self.before = dict(rows)
 
@@ -132,7 +132,7 @@ class TableMachine(RuleBasedStateMachine):
         self.check_scan(None)
         self.rig.undo_record()
         self.rig.apply()
-        self.rig.commit(cache_entries=1)
+        self.rig.commit(cache_bytes=1)
         rows = self.rig.store.scan(table_prefix("totals"))
         decode = self.table.definition.value.decode
         assert {key[4:].decode(): decode(data) for key, data in rows} == self.before

@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
+
 from pipeline.core.names import TaskId
+from pipeline.rocksdb.options import SharedMemory
 from pipeline.rocksdb.rocks import RocksStores
 from pipeline.rocksdb.store import RocksStore
 
@@ -58,6 +61,34 @@ def test_all_states_share_the_block_cache(tmp_path: Path) -> None:
     assert 0 < usages[0].block_cache_bytes == usages[1].block_cache_bytes <= CACHE_BYTES
     one.close()
     other.close()
+
+
+def test_the_write_buffers_of_all_states_have_one_limit(tmp_path: Path) -> None:
+    """A worker with many tasks would otherwise need a full write buffer for each, also for those that are idle now."""
+    stores = RocksStores(tmp_path, CACHE_BYTES)
+    opened = [stores.open(TaskId("app", "group", number)) for number in range(8)]
+    assert sum(fill(store, 9_000) for store in opened) > 2 * CACHE_BYTES
+    assert sum(store.write_buffer_bytes() for store in opened) <= CACHE_BYTES / 2
+    files = [len(list(stores.path(TaskId("app", "group", number)).glob("*.sst"))) for number in range(8)]
+    assert sum(files) < 24  # and none of them is small
+    for store in opened:
+        store.close()
+
+
+@pytest.mark.parametrize(("states", "mib"), [(1, 4), (32, 4), (64, 2), (128, 1), (1000, 1)])
+def test_many_states_have_smaller_write_buffers(states: int, mib: int) -> None:
+    """An empty buffer takes memory, too: a twentieth of its size for its filter."""
+    memory = SharedMemory(CACHE_BYTES)
+    memory.adapt(states)
+    assert memory.write_buffer_bytes == mib << 20
+
+
+def test_buffers_that_are_nearly_empty_are_not_flushed() -> None:
+    """A thousand idle states take more than any limit, and a flush of one would give nothing back."""
+    memory = SharedMemory(CACHE_BYTES)
+    assert memory.to_flush([300_000] * 1_000) is None
+    assert memory.to_flush([300_000, 4_000_000, 300_000]) == 1
+    assert memory.to_flush([300_000, 3_000_000, 300_000]) is None
 
 
 def test_a_closed_state_has_no_usage(tmp_path: Path) -> None:

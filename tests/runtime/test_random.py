@@ -85,7 +85,7 @@ class RandomHistories(RuleBasedStateMachine):
     @initialize(
         deferred=st.booleans(),
         seed=st.integers(0, 2**16),
-        cache_entries=st.sampled_from([1, 3, 1000]),
+        cache_bytes=st.sampled_from([1, 1_000, 1_000_000]),
         records_per_commit=st.sampled_from([1, 3, 1000]),
         poll_records=st.sampled_from([1, 3, 1000]),
         checkpoint_bytes=st.none() | st.sampled_from([1, 2_000]),
@@ -95,7 +95,7 @@ class RandomHistories(RuleBasedStateMachine):
         self,
         deferred: bool,
         seed: int,
-        cache_entries: int,
+        cache_bytes: int,
         records_per_commit: int,
         poll_records: int,
         checkpoint_bytes: int | None,
@@ -107,7 +107,7 @@ class RandomHistories(RuleBasedStateMachine):
             checkpoint_journal_bytes=checkpoint_bytes or 1,
             checkpoint_grace_s=checkpoint_grace_s,
             worker_id="test",
-            cache_entries=cache_entries,
+            cache_bytes=cache_bytes,
             max_records_per_commit=records_per_commit,
             max_poll_records=poll_records,
         )
@@ -424,7 +424,7 @@ def test_an_input_is_recreated_after_a_truncation() -> None:
     history.start(
         deferred=False,
         seed=0,
-        cache_entries=1,
+        cache_bytes=1,
         records_per_commit=1,
         poll_records=1,
         checkpoint_bytes=1,

@@ -8,6 +8,7 @@ from pipeline import App
 from pipeline.api.declarations import Table, declared_table
 from pipeline.api.table import RuntimeTable, TaskOverlay
 from pipeline.core.names import TaskId
+from pipeline.runtime.task.cache import CacheBudget
 from pipeline.testing.memory_store import MemoryStore, MemoryStores
 
 __all__ = ["TASK", "Rig", "table_def"]
@@ -46,16 +47,15 @@ class Rig:
     def apply(self) -> None:
         self.store.apply(self.overlay.sealed, b"position")
 
-    def retire(self, cache_entries: int = 1000) -> None:
+    def retire(self, cache_bytes: int = 1_000_000) -> None:
         self.overlay.sealed = {}
-        for table in self.tables:
-            table.trim(cache_entries)
+        CacheBudget(cache_bytes).committed(self.tables)
 
-    def commit(self, cache_entries: int = 1000) -> None:
+    def commit(self, cache_bytes: int = 1_000_000) -> None:
         self.keep_record()
         self.seal()
         self.apply()
-        self.retire(cache_entries)
+        self.retire(cache_bytes)
 
 
 def table_def(key: Any = str, value: Any = int, name: str = "totals") -> Table[Any, Any]:

@@ -362,18 +362,18 @@ ROWS = (
         ],
     ),
     Row(
-        "RocksDB",
+        "Memory and RocksDB",
         [
             Panel(
-                "Memory of RocksDB",
-                "Write buffers, indexes and filters of all tasks, and the block caches of all processes.",
+                "Memory of tables",
+                "Decoded values and block caches of all processes; of these, the write buffers of all tasks.",
                 [
+                    Query(f"sum(pipeline_cache_bytes{{{_OF_APP}}})", "decoded values"),
                     Query(f"sum(pipeline_rocksdb_memtable_bytes{{{_OF_GROUP}}})", "write buffers"),
                     Query(f"sum(pipeline_rocksdb_table_reader_bytes{{{_OF_GROUP}}})", "indexes and filters"),
                     Query(f"sum(pipeline_rocksdb_block_cache_bytes{{{_OF_APP}}})", "block caches"),
                 ],
                 "bytes",
-                stacked=True,
             ),
             Panel(
                 "Size on disk",

@@ -98,6 +98,7 @@ class WorkerFigures:
         kafka_unreachable_s: How long Kafka has not answered; 0 if it answers.
         task_counts: The number of tasks of each group, whichever workers have them.
         speed: How fast it has restored tasks.
+        cache_bytes: About the memory of decoded values, in all tables of its tasks.
     """
 
     app: str
@@ -107,6 +108,7 @@ class WorkerFigures:
     kafka_unreachable_s: float
     task_counts: Mapping[GroupId, int] = field(default_factory=dict)
     speed: RecoverySpeed = DEFAULT_SPEED
+    cache_bytes: int = 0
 
     @property
     def not_live(self) -> list[TaskId]:

@@ -35,6 +35,7 @@ from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import GroupPlan
 from pipeline.runtime.restore.restore import RestoredState
 from pipeline.runtime.task.backlog import Backlog, Retried
+from pipeline.runtime.task.cache import CacheBudget
 from pipeline.runtime.task.dead_letters import DeadLetters
 from pipeline.runtime.task.dedup import dedup_tables
 from pipeline.runtime.task.processor import PoisonError, Processor, Rejected, RetryError
@@ -65,6 +66,7 @@ class Task:
         environment: Environment,
         settings: WorkerSettings,
         commit_rate: CommitRate,
+        caches: CacheBudget,
         narrowing: RefusalSearch,
         largest_letter: int,
         *,
@@ -73,6 +75,7 @@ class Task:
         self.id = task
         group = plan.group
         self._commit_rate = commit_rate
+        self._caches = caches
         self._environment = environment
         self._meter = environment.meter
         self._links = TraceLinks(environment.tracer.links)
@@ -256,6 +259,7 @@ class Task:
         A commit in progress still uses both. Then they are closed after it, and a future for that is returned.
         """
         self._commit_rate.forget(self.id)
+        self._caches.forget(self._tables.values())
         if self._meter is not None:
             self._meter.waits(self.id, waiting=False)
         pending = self._under_way
@@ -397,7 +401,6 @@ class Task:
         self._under_way = None
         self.commits += self._sealed.records > 0
         self._sealed = Sealed({})
-        for table in self._tables.values():
-            table.trim(self._settings.cache_entries)
+        self._caches.committed(self._tables.values())
         entered, self._entered = self._entered, _nothing
         entered(applied)

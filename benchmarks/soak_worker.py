@@ -40,6 +40,7 @@ SUMS = "soak-sums"
 TTL_S = 120
 CHECKPOINT_S = 20.0
 BATCH_S = 0.05
+BLOCK_CACHE_BYTES = 64 * 1024 * 1024  # full before the first ten minutes are over
 
 
 class Payment(msgspec.Struct, frozen=True):
@@ -154,6 +155,7 @@ def work(servers: str, directory: str, seconds: str) -> None:
             checkpoint_store=f"file://{place / 'checkpoints'}",
             checkpoint_interval_s=CHECKPOINT_S,
             checkpoint_grace_s=60.0,
+            block_cache_bytes=BLOCK_CACHE_BYTES,
             topics_dir=NOT_DECLARED,
         ),
     )

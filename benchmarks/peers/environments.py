@@ -92,6 +92,7 @@ def _java() -> Environment:
         str(own_java()),
         "-Xmx1g",
         "-XX:+UseG1GC",
+        "--enable-native-access=ALL-UNNAMED",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         "-cp",
         f"{directory}:{jars}",

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -17,6 +18,7 @@ __all__ = [
     "Delivered",
     "Delivery",
     "OnDelivery",
+    "Origin",
     "RuntimeDelivery",
     "named",
     "text_of",
@@ -155,12 +157,24 @@ class Delivery(msgspec.Struct, eq=False):
 class RuntimeDelivery(Delivery, eq=False):
     """The outbox's view of a delivery.
 
-    `size`: in bytes, for the limit. `sequence`: the number of its `send`.
+    `size`: in bytes, for the limit. `origin`: the number of its outbox. `sequence`: the number of its `send`.
+
+    It refers to no object that the garbage collector tracks. So the collector need not track it either, until a caller
+    takes its Future.
     """
 
     size: int = 0
     on_delivery: Callable[[Delivery], object] | None = None
+    origin: int = 0
     sequence: int = 0
+
+    def future(self) -> Future[Delivered]:
+        """As `Delivery.future`; the outbox serves its client without a break, because a caller may wait."""
+        if self._outcome is None:
+            origin = Origin.known.get(self.origin)
+            if origin is not None:
+                origin.hurry()
+        return Delivery.future(self)
 
     @property
     def seen(self) -> bool:
@@ -186,6 +200,18 @@ class RuntimeDelivery(Delivery, eq=False):
 
 OnDelivery = Callable[[Delivery], object]
 """Called with each completed delivery, on the producer's thread. It must not block."""
+
+
+class Waited(Protocol):
+    """An outbox, as its deliveries see it."""
+
+    def hurry(self) -> None: ...
+
+
+class Origin:
+    """The outboxes of this process, by number."""
+
+    known: ClassVar[WeakValueDictionary[int, Waited]] = WeakValueDictionary()
 
 
 class _Making:

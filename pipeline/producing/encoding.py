@@ -23,21 +23,21 @@ __all__ = ["Encoded", "Encoder", "event_id", "new_event_id"]
 Headers = Sequence[tuple[str, bytes]]
 
 _MOST_BYTES = 1024
-_AT_ONCE = 256
+_COUNTS = [b"%03x" % count for count in range(256)]
 _VARIANT = b"89ab"
 
 
 class _IdSuffixes:
-    """Random suffixes of ids that are not used yet, and the prefix of all ids of this millisecond."""
+    """Suffixes of ids that are not used yet, and the prefix of all ids of this millisecond."""
 
-    ends: Iterator[bytes] = iter(())
+    unused: Iterator[bytes] = iter(())
     start: tuple[int, bytes] = (0, b"")
 
 
 def new_event_id() -> bytes:
     """A UUID of version 7 (RFC 9562) as text: 36 bytes that begin with the time, so ids sort approximately by time.
 
-    Any thread may call it: taking from an iterator is one step, so no end is taken twice.
+    Any thread may call it: taking from an iterator is one step, so no suffix is taken twice.
     """
     milliseconds = time.time_ns() // 1_000_000
     known, start = _IdSuffixes.start
@@ -45,17 +45,17 @@ def new_event_id() -> bytes:
         text = b"%012x" % (milliseconds & 0xFFFF_FFFF_FFFF)
         start = b"%b-%b-7" % (text[:8], text[8:])
         _IdSuffixes.start = milliseconds, start
-    end = next(_IdSuffixes.ends, None)
-    if end is None:
-        ends = _random_ends()
-        end = next(ends)
-        _IdSuffixes.ends = ends
-    return start + end
+    suffix = next(_IdSuffixes.unused, None)
+    if suffix is None:
+        more = _more_suffixes()
+        suffix = next(more)
+        _IdSuffixes.unused = more
+    return start + suffix
 
 
 def _forget_suffixes() -> None:
     """In a forked child: discard the suffixes, which the parent uses."""
-    _IdSuffixes.ends = iter(())
+    _IdSuffixes.unused = iter(())
 
 
 def event_id(given: str | bytes) -> bytes:
@@ -69,15 +69,14 @@ def event_id(given: str | bytes) -> bytes:
     return given
 
 
-def _random_ends() -> Iterator[bytes]:
-    """The characters after the version: 74 random bits, read from the operating system for many ids at once."""
-    digits = os.urandom(10 * _AT_ONCE).hex().encode()
-    return iter(
-        [
-            b"%b-%c%b-%b" % (part[:3], _VARIANT[part[3] & 3], part[4:7], part[7:19])
-            for part in (digits[at : at + 20] for at in range(0, len(digits), 20))
-        ]
-    )
+def _more_suffixes() -> Iterator[bytes]:
+    """The characters after the version: a count, and 62 random bits that these suffixes share.
+
+    So the operating system is asked for random bits once for many ids, and the ids of a millisecond differ.
+    """
+    digits = os.urandom(8).hex().encode()
+    rest = b"-%c%b-%b" % (_VARIANT[digits[0] & 3], digits[1:4], digits[4:])
+    return iter([count + rest for count in _COUNTS])
 
 
 in_children(_forget_suffixes)

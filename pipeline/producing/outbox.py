@@ -7,7 +7,9 @@ written in the order of `put`. Waiting events stay within `max_records` and `max
 
 The thread that serves the client collects the delivery reports of one poll, and then settles them together. Each report
 needs the interpreter lock for a moment, and a busy sender would release it only every 5 ms (the switch interval). So
-senders pause while reports arrive. Without that, the outbox of a tight loop of `put` is always full.
+senders pause while reports arrive. Without that, the outbox of a tight loop of `put` is always full. Each pause costs
+two switches of threads. So after many reports at once, the thread lets more reports gather before it serves the client
+again, unless a caller waits for an outcome or for room.
 """
 
 from __future__ import annotations
@@ -26,13 +28,16 @@ from pipeline.config import ProducerSettings
 from pipeline.errors import DeliveryError, InvariantError, PipelineError, ProducerClosedError, QueueFullError
 from pipeline.forks import call_in_children, never_release
 from pipeline.ports import EventClient, EventClients, Logger, error_fields
-from pipeline.producing.delivery import OnDelivery, RuntimeDelivery, named, text_of, undelivered
+from pipeline.producing.delivery import OnDelivery, Origin, RuntimeDelivery, named, text_of, undelivered
 from pipeline.producing.encoding import Encoded
 
 __all__ = ["Outbox"]
 
 _SERVE_S = 0.1
 _GIVE_WAY_S = 0.02
+_MANY = 64  # after so many reports at once, more of them gather
+_GATHER_S = 0.01
+_AWAITED_S = 0.05  # so long after a call that waits, no reports gather
 _PURGE_S = 5.0
 _NAMED = 5  # so many undelivered events are named in an error
 _REMEMBERED = 1000  # so many failures are kept until the caller reads them; beyond that they are counted
@@ -53,7 +58,9 @@ class _Report(msgspec.Struct, gc=False, eq=False):
     def __call__(self, error: Any, record: Any) -> None:
         self.error = error
         self.record = record
-        self.outbox.note(self)
+        outbox = self.outbox
+        outbox.serving = True
+        outbox.reported.append(self)
 
 
 class Outbox:
@@ -68,6 +75,7 @@ class Outbox:
         self._ended: PipelineError | None = None
         self._begin_empty()
         self._open()
+        Origin.known[id(self)] = self
         call_in_children(self, Outbox.forked)
 
     def _begin_empty(self) -> None:
@@ -78,9 +86,11 @@ class Outbox:
         self._waiting: dict[RuntimeDelivery, None] = {}  # by age
         self._bytes = 0
         self._sequence = 0
-        self._reported: list[_Report] = []
-        self._serving = False
+        self.reported: list[_Report] = []
+        self.serving = False  # reports arrive
         self._settling = False
+        self._awaited = threading.Event()
+        self._awaited_until_s = 0.0
         self._failed: dict[RuntimeDelivery, None] = {}
         self._failed_beyond = 0
         self._when_room: list[Callable[[], object]] = []
@@ -101,33 +111,37 @@ class Outbox:
 
         Raises QueueFullError after `max_block_s`, ProducerClosedError, and the errors of the client's `enqueue`.
         """
-        if self._pid != os.getpid():
-            self.forked()
-        size = event.size
-        delivery = RuntimeDelivery(event.topic, event.key, event.id, size=size, on_delivery=on_delivery)
+        delivery = RuntimeDelivery(
+            event.topic, event.key, event.id, size=event.size, on_delivery=on_delivery, origin=id(self)
+        )
         report = _Report(self, delivery)
-        deadline: float | None = None
-        if self._serving and wait:
+        if not wait:
+            self.hurry()
+        elif self.serving:
             self._give_way()
+        deadline: float | None = None
         with self._lock:
-            waiting = self._waiting
-            while True:
-                if self._ended is not None:
-                    raise self._ended
-                client = self._client or self._open()
-                if (
-                    not waiting
-                    or (len(waiting) < self._max_records and self._bytes + size <= self._max_bytes)
-                ) and client.enqueue(
-                    event.topic, event.key, event.value, event.timestamp_ms, event.headers, report
-                ):
-                    self._sequence = delivery.sequence = self._sequence + 1
-                    waiting[delivery] = None
-                    self._bytes += size
-                    return delivery
+            while not self._enqueue(event, delivery, report):
                 if not wait:
                     return None
                 deadline = self._wait_for_room(deadline, event)
+        return delivery
+
+    def _enqueue(self, event: Encoded, delivery: RuntimeDelivery, report: _Report) -> bool:
+        """Returns False if there is no room. `_lock` is held."""
+        if self._ended is not None:
+            raise self._ended
+        waiting = self._waiting
+        size = self._bytes + event.size
+        if waiting and (size > self._max_bytes or len(waiting) >= self._max_records):
+            return False
+        client = self._client or self._open()
+        if not client.enqueue(event.topic, event.key, event.value, event.timestamp_ms, event.headers, report):
+            return False
+        self._sequence = delivery.sequence = self._sequence + 1
+        waiting[delivery] = None
+        self._bytes = size
+        return True
 
     def call_when_room(self, call: Callable[[], object]) -> None:
         """Call `call` once: now if nothing waits, otherwise on the producer's thread as soon as there may be room."""
@@ -182,6 +196,7 @@ class Outbox:
                     self._client.purge()  # 3
                     self._wait_until_settled(self._sequence, _PURGE_S)
             self._stop = True  # 4
+            self.hurry()
             if self._thread is not None and self._client is not None:
                 self._client.purge()  # of nothing: it ends a wait for reports
                 self._thread.join()
@@ -198,6 +213,7 @@ class Outbox:
             lost = self._undelivered("were not delivered when the producer was dropped without close()")
             self._ended = self._ended or ProducerClosedError("the producer was dropped")
         self._stop = True
+        self.hurry()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_PURGE_S)
         if left:
@@ -220,9 +236,14 @@ class Outbox:
     # The serving thread
 
     def _run(self, client: EventClient) -> None:
+        gathered = False
         while not self._stop:
-            client.serve(_SERVE_S)
-            self._settle(client)
+            client.serve(0 if gathered else _SERVE_S)
+            gathered = self._settle(client) >= _MANY and self._gather()
+            if gathered:
+                self.serving = (
+                    True  # already here, so that senders pause while this thread waits for the lock
+                )
             if client.fatal is not None and self._ended is not client.fatal:
                 with self._room:
                     self._ended = client.fatal
@@ -232,30 +253,52 @@ class Outbox:
         self._settle(client)
         client.close()
 
-    def note(self, report: _Report) -> None:
-        """Collect a report. Runs inside `serve`, once for each event, so it does as little as possible."""
-        self._serving = True
-        self._reported.append(report)
+    def _gather(self) -> bool:
+        """Let reports gather. Returns False, earlier, if a caller waits."""
+        self._awaited.clear()  # before the test: a call of `hurry` after it ends the wait
+        return time.monotonic() >= self._awaited_until_s and not self._awaited.wait(_GATHER_S)
 
-    def _settle(self, client: EventClient) -> None:
-        """1. Free the room. 2. Complete the deliveries. 3. Wake the threads that wait for all events."""
-        reported, self._reported = self._reported, []
+    def hurry(self) -> None:
+        """A caller waits: serve the client without a break, for a short time."""
+        self._awaited_until_s = time.monotonic() + _AWAITED_S
+        if not self._awaited.is_set():
+            self._awaited.set()
+
+    def _settle(self, client: EventClient) -> int:
+        """1. Free the room. 2. Complete the deliveries. 3. Wake the threads that wait for all events.
+
+        Returns the number of reports.
+        """
+        reported, self.reported = self.reported, []
         if not reported:
-            return
+            if self.serving:
+                with self._room:
+                    self.serving = False
+                    self._room.notify_all()
+            return 0
+        size = 0
         with self._room:  # 1
+            waiting = self._waiting
             for report in reported:
-                del self._waiting[report.delivery]
-                self._bytes -= report.delivery.size
-            self._serving, self._settling = False, True
+                delivery = report.delivery
+                del waiting[delivery]
+                size += delivery.size
+            self._bytes -= size
+            self.serving, self._settling = False, True
             calls, self._when_room = self._when_room, []
             self._room.notify_all()
         for call in calls:
             call()
         for report in reported:  # 2
-            self._finish(report.delivery, report.error, report.record, client)
+            delivery, record = report.delivery, report.record
+            if report.error is None and delivery.on_delivery is None:
+                delivery.finish((record.partition(), record.offset(), record.timestamp()[1]))
+            else:
+                self._finish(delivery, report.error, record, client)
         with self._room:  # 3
             self._settling = False
             self._room.notify_all()
+        return len(reported)
 
     def _finish(self, delivery: RuntimeDelivery, error: Any, record: Any, client: EventClient) -> None:
         if error is None:
@@ -280,7 +323,7 @@ class Outbox:
 
     def _give_way(self) -> None:
         with self._room:
-            if self._serving and threading.current_thread() is not self._thread:
+            if self.serving and threading.current_thread() is not self._thread:
                 self._room.wait(_GIVE_WAY_S)
 
     def _wait_for_room(self, deadline: float | None, event: Encoded) -> float:
@@ -290,6 +333,7 @@ class Outbox:
         own = threading.current_thread() is self._thread
         if now >= deadline or own:
             raise self.full(event, waited_s=0.0 if own else self._max_block_s)
+        self.hurry()
         self._room.wait(deadline - now)
         return deadline
 
@@ -309,6 +353,7 @@ class Outbox:
                 return False
             if self._thread is not None and not self._thread.is_alive():
                 raise InvariantError("the producer's thread has ended while events wait")
+            self.hurry()
             self._room.wait(1.0 if left is None else min(left, 1.0))
         return True
 

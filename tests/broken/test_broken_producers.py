@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.producing.delivery
 import pipeline.producing.encoding
 import pipeline.producing.outbox
 import pipeline.producing.transactions
@@ -24,6 +25,20 @@ ROWS = [
         "(self._waiting and next(iter(self._waiting)).sequence <= sequence)",
         "False",
         "tests/producing/test_producer_end.py flush_names",
+    ),
+    Broken(
+        "a caller waits for the outcome of an event while reports gather",
+        pipeline.producing.delivery.RuntimeDelivery.future,
+        "                origin.hurry()\n",
+        "                pass\n",
+        "tests/producing/test_producer_bounds.py gathering",
+    ),
+    Broken(
+        "a sender waits for room while reports gather",
+        pipeline.producing.outbox.Outbox._wait_for_room,
+        "        self.hurry()\n",
+        "",
+        "tests/producing/test_producer_bounds.py gathering",
     ),
     Broken(
         "a forked child makes the ids that its parent makes",

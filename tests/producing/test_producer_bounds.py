@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import time
 from contextlib import suppress
 
 import pytest
 
 from pipeline.config import ProducerSettings
 from pipeline.errors import DeliveryError, QueueFullError
+from pipeline.producing import outbox
 from pipeline.testing import TestProducer
 from tests.support.producing.shop import LONG_S, Order, fill, held, on_a_thread, orders
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("bound", [{"max_records": 3}, {"max_bytes": 110}])
@@ -153,4 +156,25 @@ def test_flush_tells_of_an_event_whose_coroutine_no_longer_waits(loop_is_gone: b
     producer.clients.release()
     with pytest.raises(DeliveryError, match="1 events were not delivered: event 7 "):
         producer.flush(LONG_S)
+    producer.close()
+
+
+@pytest.mark.parametrize("way", ["result", "flush", "close", "room", "coroutine"])
+def test_a_call_that_waits_ends_the_gathering_of_reports(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After many reports at once, the producer's thread waits for more of them. No caller may wait for that."""
+    monkeypatch.setattr(outbox, "_GATHER_S", 2 * LONG_S)
+    producer = held(max_records=100)
+    sent = fill(producer, 100)
+    producer.clients.release()
+    wait_until(lambda: all(delivery.done() for delivery in sent), lambda: "the first events wait")
+    # From here on, reports gather.
+    began_s = time.monotonic()
+    if way == "room":
+        fill(producer, 101)
+    elif way == "coroutine":
+        asyncio.run(producer.asend(orders, "k", Order(1)))
+    else:
+        [last] = fill(producer, 1)
+        {"result": last.result, "flush": producer.flush, "close": producer.close}[way](LONG_S)
+    assert time.monotonic() - began_s < LONG_S
     producer.close()

@@ -24,7 +24,7 @@ app = App("forks")
 numbers = app.topic("numbers", key=str, value=int)
 
 
-def child(producer: TestProducer, parents: deliveries.Delivery, parents_ends: Iterator[bytes]) -> None:
+def child(producer: TestProducer, parents: deliveries.Delivery, parents_suffixes: Iterator[bytes]) -> None:
     """Check in the child that the producer works and sends none of the parent's events."""
     failure = parents.exception(LONG_S)
     assert isinstance(failure, DeliveryError), failure
@@ -38,7 +38,7 @@ def child(producer: TestProducer, parents: deliveries.Delivery, parents_ends: It
     mine = producer.clients.opened[-1]
     assert len(producer.clients.opened) == 2, "the parent's client is used"
     assert mine.closed
-    assert encoding._IdSuffixes.ends is not parents_ends, "both would make the same ids"
+    assert encoding._IdSuffixes.unused is not parents_suffixes, "both would make the same ids"
     assert not producer.clients.opened[0].closed, "the parent's client was released"
     sys.stdout.write(f"child {[event.value for event in producer.sent(numbers)]}\n")
     sys.stdout.flush()
@@ -51,7 +51,7 @@ def main() -> int:
     under_way = producer.send(numbers, "parent", 1, id="p")
     under_way.future()
     encoding.new_event_id()
-    parents_ends = encoding._IdSuffixes.ends
+    parents_suffixes = encoding._IdSuffixes.unused
     held, forked = threading.Event(), threading.Event()
 
     def hold_locks() -> None:
@@ -64,7 +64,7 @@ def main() -> int:
     held.wait(LONG_S)
     pid = os.fork()
     if pid == 0:
-        child(producer, under_way, parents_ends)
+        child(producer, under_way, parents_suffixes)
         os._exit(0)
     forked.set()
     holder.join()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.api.declarations import (
@@ -232,6 +232,11 @@ class RuntimeContext(Context):
         if with_message is None:
             return topic.value.decode
         return lambda data: with_message(data, self.message)
+
+    @property
+    def tables(self) -> Iterable[RuntimeTable[Any, Any]]:
+        """The task's part of each table."""
+        return self._tables.values()
 
     @property
     def written(self) -> list[str]:

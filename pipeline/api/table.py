@@ -8,7 +8,7 @@ stays until it is sealed. Used by the processing thread alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import islice
 from sys import getsizeof
@@ -111,6 +111,7 @@ class TaskTable(Generic[K, V]):
         "_slots",
         "_store",
         "_undo",
+        "reads",
     )
 
     if TYPE_CHECKING:  # set by RuntimeTable
@@ -127,6 +128,7 @@ class TaskTable(Generic[K, V]):
         _slots: dict[Any, Slot]
         _store: ReadableStore
         _undo: list[tuple[Any, Slot, Any, Any, bool]]
+        reads: int
 
     @overload
     def get(self, key: K) -> V | None: ...
@@ -247,19 +249,9 @@ class TaskTable(Generic[K, V]):
             known = ctx.table(customers).get_many(batch.keys)
             ```
         """
-        unread = []
-        for key in dict.fromkeys(keys):
-            slot = self._slots.get(key)
-            if slot is None or slot[_VALUE] is _UNREAD:
-                slot = slot or self._add_slot(key)
-                if slot[_FULL_KEY] in self._overlay.sealed:
-                    self._read(key, slot)
-                else:
-                    unread.append(slot)
-        found = self._store.get_many([slot[_FULL_KEY] for slot in unread]) if unread else []
-        for slot, data in zip(unread, found, strict=True):
-            slot[_VALUE] = self._kept(data)
-        values = ((key, self.get(key, _MISSING)) for key in dict.fromkeys(keys))
+        different = dict.fromkeys(keys)
+        self._load(different)
+        values = ((key, self.get(key, _MISSING)) for key in different)
         return {key: value for key, value in values if value is not _MISSING}
 
     def items(self, *, prefix: K | tuple[Any, ...] | None = None) -> Iterator[tuple[K, V]]:
@@ -290,6 +282,22 @@ class TaskTable(Generic[K, V]):
                 changed[slot[_FULL_KEY]] = slot[_DATA]
         return self._decoded(_merge(self._store.scan(start), sorted(changed.items())))
 
+    def _load(self, keys: Iterable[K]) -> int:
+        """Read the rows of different keys that are not in memory. Returns how many were read from the store."""
+        unread = []
+        for key in keys:
+            slot = self._slots.get(key)
+            if slot is None or slot[_VALUE] is _UNREAD:
+                slot = slot or self._add_slot(key)
+                if slot[_FULL_KEY] in self._overlay.sealed:
+                    self._read(key, slot)
+                else:
+                    unread.append(slot)
+        found = self._store.get_many([slot[_FULL_KEY] for slot in unread]) if unread else []
+        for slot, data in zip(unread, found, strict=True):
+            slot[_VALUE] = self._kept(data)
+        return len(unread)
+
     def _add_slot(self, key: Any) -> Slot:
         try:
             encoded = self._encode_key(key)
@@ -309,6 +317,7 @@ class TaskTable(Generic[K, V]):
         data: Any = self._overlay.sealed.get(slot[_FULL_KEY], _MISSING)
         if data is _MISSING:
             data = self._store.get(slot[_FULL_KEY])
+            self.reads += 1
         value = slot[_VALUE] = self._kept(data)
         return value
 
@@ -345,11 +354,16 @@ class RuntimeTable(TaskTable[K, V]):
         self._dirty = []
         self._sampled = 0
         self._sampled_bytes = 0
+        self.reads = 0  # of single rows, from the store
 
     @property
     def definition(self) -> DeclaredTable[K, V]:
         """The table."""
         return self._definition
+
+    def load(self, keys: Iterable[K]) -> int:
+        """Read the rows of different keys in one call, so that reads find them in memory. Returns their number."""
+        return self._load(keys)
 
     def restore(self, slot: Slot, value: Any, data: Any, *, dirty: bool) -> None:
         """Take back the last write: the slot as it was."""

@@ -33,6 +33,7 @@ from pipeline.runtime.task.handler_errors import (
     plainly,
     user_error_fields,
 )
+from pipeline.runtime.task.prefetch import Prefetch
 from pipeline.runtime.task.refused_outputs import RefusedOutputError
 from pipeline.runtime.watchdog import AtWork
 
@@ -96,6 +97,7 @@ class Processor:
         self._events = {
             topic.name: event_type(task.app, task.group, topic_ids[topic.name]) for topic in group.inputs
         }
+        self._ahead = {topic.name: Prefetch(topic, context.tables) for topic in group.inputs}
         self._make: type[Event[Any, Any]] = Event  # of the current topic
         self.rejected = Rejected()
         self._running: tuple[list[Binding], int] | None = None  # handlers, and records in one call of them
@@ -131,6 +133,7 @@ class Processor:
             else:
                 self._context.message = None  # the last record of the previous batch is finished
                 self._running = bindings, 1
+                self._ahead[topic_name].load(records)
                 if seen is None:
                     self._run_records(topic, bindings, iter(records))
                 else:

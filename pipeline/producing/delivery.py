@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from pipeline.core.records import Record
 from pipeline.errors import ConfigError, DeliveryError, PipelineError
 from pipeline.forks import in_children
 
@@ -24,8 +25,6 @@ __all__ = [
     "text_of",
     "undelivered",
 ]
-
-Place = tuple[int, int, int]  # partition, offset, milliseconds
 
 
 class Delivered(NamedTuple):
@@ -68,7 +67,11 @@ class Delivery(msgspec.Struct, eq=False):
     key: bytes | None
     id: bytes
     _seen: bool = False  # the program has read the outcome
-    _outcome: Place | PipelineError | None = None
+    _done: bool = False  # the outcome is known
+    _failure: PipelineError | None = None
+    _partition: int = -1
+    _offset: int = -1
+    _timestamp_ms: int = -1
     _future: Future[Delivered] | None = None
 
     def done(self) -> bool:
@@ -77,7 +80,7 @@ class Delivery(msgspec.Struct, eq=False):
         Returns:
             True after the event was delivered or has failed.
         """
-        return self._outcome is not None
+        return self._done
 
     def result(self, timeout: float | None = None) -> Delivered:
         """Wait for the event's delivery.
@@ -115,10 +118,10 @@ class Delivery(msgspec.Struct, eq=False):
         Raises:
             TimeoutError: The outcome is not known yet.
         """
-        if self._outcome is None:
+        if not self._done:
             self.future().exception(timeout)
         self._seen = True
-        return self._outcome if isinstance(self._outcome, PipelineError) else None
+        return self._failure
 
     def future(self) -> Future[Delivered]:
         """A Future of the same outcome.
@@ -138,20 +141,19 @@ class Delivery(msgspec.Struct, eq=False):
                 self._future = future
         self._seen = True
         # Only after `_future` is set: so this method or `finish`, or both, see both attributes and set the result.
-        if self._outcome is not None:
+        if self._done:
             self._settle(self._future)
         return self._future
 
     def _settle(self, future: Future[Delivered]) -> None:
         with suppress(InvalidStateError):  # both threads may set it
-            if isinstance(self._outcome, PipelineError):
-                future.set_exception(self._outcome)
+            if self._failure is not None:
+                future.set_exception(self._failure)
             else:
                 future.set_result(self._delivered())
 
     def _delivered(self) -> Delivered:
-        partition, offset, milliseconds = self._outcome  # type: ignore[misc]
-        return Delivered(self.topic, partition, offset, self.id, milliseconds)
+        return Delivered(self.topic, self._partition, self._offset, self.id, self._timestamp_ms)
 
 
 class RuntimeDelivery(Delivery, eq=False):
@@ -170,7 +172,7 @@ class RuntimeDelivery(Delivery, eq=False):
 
     def future(self) -> Future[Delivered]:
         """As `Delivery.future`; the outbox serves its client without a break, because a caller may wait."""
-        if self._outcome is None:
+        if not self._done:
             origin = Origin.known.get(self.origin)
             if origin is not None:
                 origin.hurry()
@@ -185,16 +187,24 @@ class RuntimeDelivery(Delivery, eq=False):
     def seen(self, seen: bool) -> None:
         self._seen = seen
 
-    def finish(self, outcome: Place | PipelineError) -> None:
-        """Set the outcome. Called once."""
-        self._outcome = outcome
+    def place(self, record: Record) -> None:
+        """Note where the event was written. `finish` follows."""
+        self._partition = record.partition()
+        self._offset = record.offset()
+        self._timestamp_ms = record.timestamp()[1]
+
+    def finish(self, failure: PipelineError | None = None) -> None:
+        """Make the outcome known. Called once; `place` before, if the event was delivered."""
+        self._failure = failure
+        self._done = True
         if self._future is not None:
             self._settle(self._future)
 
     def disown(self, reason: PipelineError) -> None:
         """Set the outcome in a forked child. No other thread waits there, and no lock may be taken."""
-        if self._outcome is None:
-            self._outcome = reason
+        if not self._done:
+            self._failure = reason
+            self._done = True
             self._future = None
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from pipeline.config import ProducerSettings
+from pipeline.core.records import Record
 from pipeline.errors import DeliveryError, InvariantError, PipelineError, ProducerClosedError, QueueFullError
 from pipeline.forks import call_in_children, never_release
 from pipeline.ports import EventClient, EventClients, Logger, error_fields
@@ -44,20 +45,22 @@ _REMEMBERED = 1000  # so many failures are kept until the caller reads them; bey
 
 
 class _Report(msgspec.Struct, gc=False, eq=False):
-    """The delivery report of an event. The client calls it with the outcome, which it stores.
+    """The delivery report of an event. The client calls it with the outcome.
 
     Tens of thousands of events can wait at a time. Each further object that the garbage collector tracks for an event
-    costs microseconds. So it does not track this one, which is not part of a lasting cycle.
+    costs microseconds. So it does not track this one, which is not part of a lasting cycle, and the client's message,
+    with a copy of the event, is not kept.
     """
 
     outbox: Outbox
     delivery: RuntimeDelivery
     error: Any = None
-    record: Any = None
 
-    def __call__(self, error: Any, record: Any) -> None:
-        self.error = error
-        self.record = record
+    def __call__(self, error: Any, record: Record) -> None:
+        if error is None:
+            self.delivery.place(record)
+        else:
+            self.error = error
         outbox = self.outbox
         outbox.serving = True
         outbox.reported.append(self)
@@ -290,19 +293,19 @@ class Outbox:
         for call in calls:
             call()
         for report in reported:  # 2
-            delivery, record = report.delivery, report.record
+            delivery = report.delivery
             if report.error is None and delivery.on_delivery is None:
-                delivery.finish((record.partition(), record.offset(), record.timestamp()[1]))
+                delivery.finish()
             else:
-                self._finish(delivery, report.error, record, client)
+                self._finish(delivery, report.error, client)
         with self._room:  # 3
             self._settling = False
             self._room.notify_all()
         return len(reported)
 
-    def _finish(self, delivery: RuntimeDelivery, error: Any, record: Any, client: EventClient) -> None:
+    def _finish(self, delivery: RuntimeDelivery, error: Any, client: EventClient) -> None:
         if error is None:
-            delivery.finish((record.partition(), record.offset(), record.timestamp()[1]))
+            delivery.finish()
         else:
             failure = client.fatal or client.failure(error, named(delivery))
             if delivery.on_delivery is None:

@@ -125,7 +125,7 @@ def test_a_record_whose_key_cannot_be_decoded_fails_in_its_turn() -> None:
     assert rig.processor.rejected.skipped == 1
 
 
-def test_an_unreadable_state_ends_the_task() -> None:
+def test_an_unreadable_state_ends_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reaction is that to a failed read of a handler: restore."""
     rig = Prefetched()
     rig.batch()
@@ -133,6 +133,6 @@ def test_an_unreadable_state_ends_the_task() -> None:
     def unreadable(_keys: Sequence[bytes]) -> Any:
         raise CorruptStateError("a block cannot be read")
 
-    rig.store.get_many = unreadable  # type: ignore[method-assign]
+    monkeypatch.setattr(rig.store, "get_many", unreadable)
     with pytest.raises(CorruptStateError):
         rig.batch()

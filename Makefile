@@ -14,7 +14,7 @@ LOCK := $(VENV)/lock/bin/uv pip compile --quiet --no-config --universal --no-ann
 ON_OLD_KAFKA := tests/contracts tests/kafka/test_worker_kills.py::test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact \
 	tests/kafka/test_load_kills.py::test_kills_at_each_point_of_one_load_lose_and_double_no_row
 
-.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-security test-acls test-monitoring test-browser test-helm test-peers test-containers test-old-kafka lint docs bench bench-peers soak release-check lock clean
+.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-false-alarms test-security test-acls test-monitoring test-browser test-helm test-peers test-containers test-old-kafka lint docs bench bench-peers soak release-check lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -40,6 +40,9 @@ test-outages: $(INSTALLED)  ## Kafka away for minutes; nodes of three killed
 
 test-stale-leader: $(INSTALLED)  ## twenty times: a node of three loses its controllers and keeps answering; takes an hour
 	STALE_LEADER_RUNS=$(or $(RUNS),20) $(BIN)/python -m pytest tests/kafka/test_stale_leader.py -m outage $(TESTS)
+
+test-false-alarms: $(INSTALLED)  ## ten minutes at a load of 40: no living worker may be reported as ended
+	$(BIN)/python -m pytest tests/kafka/test_false_alarms.py -m alarms $(TESTS)
 
 test-old-kafka: $(INSTALLED)  ## contracts and kills on the oldest supported Kafka
 	$(BIN)/python -m pytest --kafka-version 3.9 -m "not outage and not containers" $(or $(TESTS),$(ON_OLD_KAFKA))

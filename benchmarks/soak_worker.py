@@ -170,7 +170,7 @@ def work(servers: str, directory: str, seconds: str) -> None:
     worker = build_worker(app, settings, stop=stop, observers=observers)
     due_s = 0.0
 
-    def report(_progress: object) -> None:
+    def report(_progress: object, _departure: object) -> None:
         nonlocal due_s
         if time.monotonic() >= due_s:
             due_s = time.monotonic() + float(seconds)

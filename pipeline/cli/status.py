@@ -63,8 +63,8 @@ def status(
 ) -> None:
     """Show the problems of an app with the next step for each, its groups, workers and dead letters.
 
-    Reads only Kafka, so it also works while no worker runs. A killed worker counts as live for 10 s. If there is a
-    problem, the exit code is 1.
+    Reads only Kafka, so it also works while no worker runs. A killed worker that no other worker watches counts as
+    live for 10 s. If there is a problem, the exit code is 1.
     """
     if safe_to_stop and watch:
         raise typer.BadParameter("cannot be combined with --watch", param_hint="--safe-to-stop")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline.cli.rendering import Cell, Column, table_text
+from pipeline.core.recovery_time import MEMBER_SESSION_S
 from pipeline.core.suggestions import counted
 from pipeline.runtime.status import (
     AppStatus,
@@ -113,6 +114,10 @@ def _totals(found: AppStatus, now_ms: int) -> list[Text]:
         Text(f"{live:,} of {counted(len(found.tasks), 'task')} live, lag {lag:,}"),
         Text(f"workers: {workers or 'none'}"),
     ]
+    unwatched = [worker.worker for worker in found.workers if not worker.watched]
+    if unwatched and len(found.workers) > 1:
+        seconds = f"{MEMBER_SESSION_S:.0f} s"
+        lines.append(Text(f"not watched, so Kafka detects their end after {seconds}: {', '.join(unwatched)}"))
     for each in found.letters:
         lines += [Text(line) for line in _letters_lines(each, now_ms)]
     return lines

@@ -22,6 +22,7 @@ from pipeline.cli.logs import configure_logs
 from pipeline.cli.lookup import find_app
 from pipeline.cli.options import KafkaOption, print_message
 from pipeline.config import MAX_PORT, HttpSettings, Settings, WorkerSettings, load_settings
+from pipeline.core.departures import DepartureRecord
 from pipeline.core.membership import check_worker_id
 from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError, PipelineError
@@ -30,7 +31,7 @@ from pipeline.processes.lifeline import TiedProcess, ended_by, tie
 from pipeline.processes.signals import heard_signals
 from pipeline.processes.supervisor import Supervisor, process_id
 from pipeline.processes.system import SystemRandom
-from pipeline.processes.wiring import run_app, with_worker_id
+from pipeline.processes.wiring import DepartureNotes, run_app, with_worker_id
 from pipeline.runtime.metrics.figures import WorkerCounters
 
 if TYPE_CHECKING:
@@ -110,6 +111,16 @@ def worker(
             max=MAX_PORT,
         ),
     ] = None,
+    peer_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            help="Listen for the other workers on this port. With --processes, process n uses PORT + n - 1. "
+            f"Default: {_DEFAULTS.peer_port}, which means a free port.",
+            min=0,
+            max=MAX_PORT,
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="The settings file. Default: pipeline.toml.")] = None,
     log_level: Annotated[LogLevel, typer.Option(help="The lowest level that is logged.")] = LogLevel.INFO,
     supervised: Annotated[str | None, typer.Option(hidden=True)] = None,
@@ -130,6 +141,7 @@ def worker(
         "weight": weight,
         "commit_interval_ms": commit_interval_ms,
         "topics_dir": topics_dir,
+        "peer_port": peer_port,
         "http_host": http_host,
         "http_port": http_port,
     }
@@ -187,7 +199,7 @@ class ProgressLine:
             sys.stderr.write("\n")
             self._shown = False
 
-    def __call__(self, progress: WorkerCounters) -> None:
+    def __call__(self, progress: WorkerCounters, _departure: DepartureRecord | None = None) -> None:
         now = time.monotonic()
         before, records = self._last
         rate = (progress.records - records) / max(now - before, 1e-9)
@@ -221,28 +233,37 @@ def run_processes(
 
     Each process has the arguments of this one, its own worker id `<worker_id>-<n>`, and its own state directory
     `<state_dir>/process.<n>`. The names of apps have no dot, so the directory cannot be that of an app. It does not
-    contain the worker's name, so that a container that restarts under another name finds its state. The HTTP port of
-    process n is n - 1 above that of the settings.
+    contain the worker's name, so that a container that restarts under another name finds its state. The HTTP port and
+    the peer port of process n are n - 1 above those of the settings.
 
     Raises:
-        ConfigError: The worker id is not valid, or the last process would have no HTTP port.
+        ConfigError: The worker id is not valid, or the last process would have no port.
     """
     worker, first_port = settings.worker, settings.http.port
     check_worker_id(process_id(worker.worker_id, count))
-    if first_port + count - 1 > MAX_PORT:
-        raise ConfigError(
-            f"{count} processes need the HTTP ports {first_port} to {first_port + count - 1}",
-            hint=f"ports end at {MAX_PORT}: choose a lower --http-port",
-        )
+    for what, flag, first in (("HTTP", "--http-port", first_port), ("peer", "--peer-port", worker.peer_port)):
+        if first + count - 1 > MAX_PORT:
+            raise ConfigError(
+                f"{count} processes need the {what} ports {first} to {first + count - 1}",
+                hint=f"ports end at {MAX_PORT}: choose a lower {flag}",
+            )
 
     def start(name: str, number: int, code_before: int) -> TiedProcess:
         own = ["--worker-id", name, "--state-dir", str(worker.state_dir / f"process.{number}")]
         if first_port:
             own += ["--http-port", str(first_port + number - 1)]
+        if worker.peer_port:
+            own += ["--peer-port", str(worker.peer_port + number - 1)]
         return TiedProcess([*_this_command(), *own, "--supervised"], code_before)
 
     supervisor = Supervisor(
-        worker.worker_id, count, start, SystemClock(), SystemRandom(), get_logger("pipeline")
+        worker.worker_id,
+        count,
+        start,
+        SystemClock(),
+        SystemRandom(),
+        get_logger("pipeline"),
+        DepartureNotes(settings.kafka, get_logger("pipeline")).write,
     )
     stop = threading.Event()
     with heard_signals(stop):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.config.addresses import host_and_port
 from pipeline.config.client_properties import OWNED_PROPERTIES, is_secret, refuse_owned
 from pipeline.config.loading import load_settings
 from pipeline.config.settings import (
@@ -33,6 +34,7 @@ __all__ = [
     "ProducerSettings",
     "Settings",
     "WorkerSettings",
+    "host_and_port",
     "is_secret",
     "load_settings",
     "refuse_owned",

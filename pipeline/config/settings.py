@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from pipeline.config.addresses import host_and_port
 from pipeline.config.sources import check_fields, checked
 from pipeline.errors import ConfigError
 
@@ -110,8 +111,8 @@ class WorkerSettings:
         handler_warning_s: A handler that processes one record, or one batch, for this long is logged as
             `handler_has_not_returned` with its stack; again whenever the time doubles. In seconds.
         weight: The share of the tasks: a worker of weight 2 gets twice as many as one of weight 1.
-        membership_interval_s: How often a worker reads the list of workers; five times as often while tasks move. In
-            seconds.
+        membership_interval_s: How often a worker reads the list of workers; five times as often until it has tasks.
+            With more than 50 workers, the interval is longer in proportion. In seconds.
         join_delay_s: How long the list must be unchanged before a worker takes tasks that no worker runs. Workers
             that start together then share the tasks at once. In seconds.
         handoff_timeout_s: How long a worker that is ready for a task waits for its live owner to release it. Then it
@@ -131,6 +132,13 @@ class WorkerSettings:
             In bytes/s.
         checkpoint_grace_s: Objects that no kept checkpoint names are deleted when they are older than this. In
             seconds.
+        peer_watch: With `on`, the workers of an app watch each other over TCP, so that the end of a process is
+            detected at once. With `off`, this worker is not watched and watches no other: its end is detected by
+            Kafka's session time-out.
+        peer_host: The address to listen on for other workers. Empty: the address from which this host reaches Kafka.
+        peer_port: The port to listen on. 0: a free port. With `--processes`, process n uses this port plus n - 1.
+        peer_address: What other workers connect to, as `HOST` or `HOST:PORT`, if it is not where this process listens,
+            as behind NAT. `HOST` is an IP address.
         topics_dir: The declarations that are compared with the cluster at the start. Empty: no comparison. The
             default directory need not exist.
         sink_connections: To the database of each sink group, and so the number of transactions at the same time.
@@ -167,6 +175,10 @@ class WorkerSettings:
     join_delay_s: Amount = 1.0
     handoff_timeout_s: PositiveAmount = 30.0
     state_cleanup_delay_s: Amount = 600.0
+    peer_watch: Literal["on", "off"] = "on"
+    peer_host: str = ""
+    peer_port: Port = 0
+    peer_address: str = ""
     checkpoint_store: str = ""
     checkpoint_interval_s: PositiveAmount = 60.0
     checkpoint_journal_bytes: PositiveCount = 64 * 1024 * 1024
@@ -178,6 +190,7 @@ class WorkerSettings:
 
     def __post_init__(self) -> None:
         check_fields(self, "worker")
+        host_and_port(self.peer_address)
         if self.commit_interval_ms >= self.transaction_timeout_ms:
             raise ConfigError("worker.commit_interval_ms must be below worker.transaction_timeout_ms")
         if 0 < self.checkpoint_journal_limit_bytes <= self.checkpoint_journal_bytes:

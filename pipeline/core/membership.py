@@ -23,6 +23,7 @@ from typing import NamedTuple
 import msgspec
 
 from pipeline.core.crashes import Suspect
+from pipeline.core.departures import Departure, PeerAddress, Revocation, process_age
 from pipeline.core.names import TaskId
 from pipeline.core.recovery_time import RecoverySpeed
 from pipeline.core.ring import RING_VERSION, VIRTUAL_NODES, assign
@@ -38,6 +39,8 @@ __all__ = [
     "Member",
     "Note",
     "Owner",
+    "PeerAddress",
+    "Revocation",
     "Roster",
     "Suspected",
     "TaskRole",
@@ -59,12 +62,6 @@ _WORKER_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 def process_name(started_ms: int, token: bytes) -> str:
     """A unique name for a process of a worker."""
     return f"{started_ms}-{token.hex()}"
-
-
-def process_age(process: str) -> tuple[int, str]:
-    """The sort key of processes by age: smaller for older ones, and equal for all workers that compare."""
-    started_ms = process.partition("-")[0]
-    return int(started_ms) if started_ms.isdecimal() else 0, process
 
 
 class Member(NamedTuple):
@@ -146,13 +143,6 @@ class Claim(NamedTuple):
     problem: str = ""
 
 
-class Departure(NamedTuple):
-    """A process that has left. During a rebalance, Kafka removes a member only after its session time-out."""
-
-    worker: str
-    process: str
-
-
 class DeferredGroup(NamedTuple):
     """A group that could not start in this process, and why. An empty problem: it has started."""
 
@@ -177,7 +167,16 @@ class MeasuredSpeed(NamedTuple):
     speed: RecoverySpeed
 
 
-About = Owner | Claim | Departure | DeferredGroup | Suspected | MeasuredSpeed
+About = (
+    Owner | Claim | Departure | Revocation | PeerAddress | DeferredGroup | Suspected | MeasuredSpeed
+)  # what a note says
+
+
+class _NotedDeparture(NamedTuple):
+    """A departure in a note, as older releases read it. An empty process: no process of the worker has left."""
+
+    worker: str
+    process: str
 
 
 class _NotedOwner(NamedTuple):
@@ -199,7 +198,7 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
     partition: int = -1
     owner: _NotedOwner | None = None
     claim: Claim | None = None
-    departure: Departure | None = None
+    departure: _NotedDeparture | None = None
     # A release that does not know these fields ignores the note.
     waiting: DeferredGroup | None = None
     suspected: Suspected | None = None
@@ -233,9 +232,26 @@ class _SpeedNote(_RetryNote, frozen=True, array_like=True):
         return super().key if self.measured is None else f"speed/{self.measured.worker}".encode()
 
 
+class _PeerNote(_SpeedNote, frozen=True, array_like=True):
+    """A note about the end of processes that peers see. All others are written without these fields.
+
+    `by` and `number`: of the departure. A release that does not know them reads a departure, and a revocation as the
+    departure of no process.
+    """
+
+    by: str = ""
+    number: int = 0
+    revocation: Revocation | None = None
+    address: PeerAddress | None = None
+
+    @property
+    def key(self) -> bytes:
+        return super().key if self.address is None else f"address/{self.address.worker}".encode()
+
+
 _VERSION = 1
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(_SpeedNote)
+_decoder = msgspec.json.Decoder(_PeerNote)
 
 
 def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
@@ -247,7 +263,7 @@ def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
         partition,
         _NotedOwner._make(about[: len(_NotedOwner._fields)]) if isinstance(about, Owner) else None,
         about if isinstance(about, Claim) else None,
-        about if isinstance(about, Departure) else None,
+        _noted_departure(about),
         about if isinstance(about, DeferredGroup) else None,
         about if isinstance(about, Suspected) else None,
     )
@@ -255,7 +271,25 @@ def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
         note = _RetryNote(**msgspec.structs.asdict(note), retrying=True)
     elif isinstance(about, MeasuredSpeed):
         note = _SpeedNote(**msgspec.structs.asdict(note), measured=about)
+    elif isinstance(about, Departure) and about.by:
+        note = _PeerNote(**msgspec.structs.asdict(note), by=about.by, number=about.number)
+    elif isinstance(about, Revocation):
+        note = _PeerNote(**msgspec.structs.asdict(note), revocation=about)
+    elif isinstance(about, PeerAddress):
+        note = _PeerNote(**msgspec.structs.asdict(note), address=about)
     return note.key, _encoder.encode(note)
+
+
+def _noted_departure(about: About) -> _NotedDeparture | None:
+    if isinstance(about, Departure):
+        return _NotedDeparture(about.worker, about.process)
+    return _NotedDeparture(about.worker, "") if isinstance(about, Revocation) else None
+
+
+def _departure_of(note: _PeerNote) -> Departure | None:
+    if note.departure is None:
+        return None
+    return Departure(*note.departure, note.by, note.number) if note.by else Departure(*note.departure)
 
 
 def decode_note(app: str, data: bytes) -> tuple[TaskId, About] | None:
@@ -265,7 +299,8 @@ def decode_note(app: str, data: bytes) -> tuple[TaskId, About] | None:
     except msgspec.DecodeError:
         return None
     owner = Owner(*note.owner, note.retrying) if note.owner is not None else None
-    about = owner or note.claim or note.departure or note.waiting or note.suspected or note.measured
+    left = note.revocation or note.address or _departure_of(note)
+    about = owner or note.claim or left or note.waiting or note.suspected or note.measured
     if note.version != _VERSION or about is None:
         return None
     return TaskId(app, note.group, note.partition), about
@@ -293,6 +328,8 @@ class Roster:
         for member in sorted(self.members, key=lambda member: member.age):
             if member.process not in self.departed:
                 found[member.worker] = member
+            else:
+                found.pop(member.worker, None)  # an older process, which was killed and is still listed
         return found
 
     def ring_members(self) -> dict[str, Member]:

@@ -24,6 +24,7 @@ __all__ = [
     "FIRST_COMMIT_S",
     "MEMBER_HEARTBEAT_S",
     "MEMBER_SESSION_S",
+    "WATCHED_S",
     "RecoveryMeter",
     "RecoverySpeed",
     "RestoreWork",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 MEMBER_SESSION_S = 10.0
+WATCHED_S = 0.2  # until a peer has seen the end of a process and its note was read
 MEMBER_HEARTBEAT_S = 2.0  # between two heartbeats of a member
 FIRST_COMMIT_S = 0.1  # after the acquire entry
 MAX_START_S = 30.0  # a longer start has waited for Kafka
@@ -89,12 +91,14 @@ def predicted_restore_s(
     return speed.overhead_s + copy_s + journal_bytes / speed.replay_bytes_per_s
 
 
-def detection_s(membership_interval_s: float, join_delay_s: float) -> float:
+def detection_s(membership_interval_s: float, join_delay_s: float, *, watched: bool = False) -> float:
     """The seconds until the others take over the tasks of a lost worker, on average.
 
-    Kafka counts the session time-out from the last heartbeat. The others read the members at intervals, and wait until
-    the list has not changed for `join_delay_s`.
+    `watched`: its process ends on a host that lives, and a peer sees it. Otherwise, Kafka counts the session time-out
+    from the last heartbeat, and the others list the members at intervals.
     """
+    if watched:
+        return WATCHED_S
     return MEMBER_SESSION_S - MEMBER_HEARTBEAT_S / 2 + membership_interval_s / 2 + join_delay_s
 
 

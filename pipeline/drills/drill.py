@@ -16,6 +16,7 @@ from pipeline.api.app import DeclaredApp
 from pipeline.config import Settings
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskChoice, TaskId
+from pipeline.core.peer_watch import UNREACHABLE_S
 from pipeline.core.recovery_time import RecoverySpeed, detection_s, median_speed, predicted_restore_s
 from pipeline.core.suggestions import counted
 from pipeline.drills.conditions import Condition
@@ -189,6 +190,13 @@ class Scene:
         """The predicted seconds until the others take over the tasks of a lost worker."""
         worker = self.settings.worker
         return detection_s(worker.membership_interval_s, worker.join_delay_s)
+
+    def detect_death_s(self, victim: WorkerTarget) -> float:
+        """As `detect_s`, for a process that is killed. Peers find a container unreachable after some time."""
+        worker = self.settings.worker
+        watched = any(each.watched for each in self.sample.status.workers if each.worker == victim.worker)
+        gone_s = UNREACHABLE_S if watched and isinstance(victim, ContainerWorker) else 0.0
+        return detection_s(worker.membership_interval_s, worker.join_delay_s, watched=watched) + gone_s
 
     def notice_s(self) -> float:
         """The predicted seconds until the others act on a worker that has joined, or has said that it leaves."""

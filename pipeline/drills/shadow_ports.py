@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipeline.core.names import TopicPartition
+from pipeline.core.names import JOURNAL_READER, TopicPartition
 from pipeline.drills.shadow_spec import TASK_HEADER, ShadowSpec
 from pipeline.errors import InvariantError
 from pipeline.ports import Output, Polled, Record, Source, Sources, TransactionalClient, TransactionalClients
@@ -29,7 +29,9 @@ class BoundedSources:
         self._spec = spec
 
     def open(self, consumer_group: str) -> Source:
-        """The input of a group of the shadow app."""
+        """The input of a group of the shadow app. The worker's own notes do not end."""
+        if consumer_group == JOURNAL_READER:
+            return self._inner.open(consumer_group)
         group = consumer_group.removeprefix(f"{self._spec.shadow}.")
         limits: dict[TopicPartition, int] = {}
         boundaries: dict[TopicPartition, Sequence[int]] = {}

@@ -96,6 +96,7 @@ def _worker_settings(settings: WorkerSettings, spec: ShadowSpec) -> WorkerSettin
         worker_id=WORKER,
         checkpoint_store="",
         topics_dir="",
+        peer_watch="off",
         start="earliest",
         max_poll_records=_COMMIT_RECORDS,
         max_records_per_commit=_COMMIT_RECORDS,

@@ -8,10 +8,11 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.core.journal_format import EntryKind
+from pipeline.core.names import TaskId
 from pipeline.core.suggestions import counted
 from pipeline.drills.containers import ContainerWorker, move_in_volume
 from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, WorkerTarget
@@ -92,14 +93,7 @@ class KillWorker(Drill):
     def plan(self, scene: Scene) -> Plan:
         victim = scene.victim()
         tasks = scene.tasks_of(victim.worker)
-        alone = self._alone(scene, victim)
-        others = len(scene.sample.status.workers) - 1
-        predicted_s = (
-            scene.start_s(victim.worker) + scene.reopen_s(victim.worker)
-            if alone
-            else scene.detect_s() + scene.restore_s(tasks, workers=others)
-        )
-        who = "it is restarted" if alone else "the other workers take over"
+        who, predicted_s = self._expected(scene, victim, tasks)
         return Plan(
             f"worker {victim.worker}, {victim.process.label}",
             [f"SIGKILL to {victim.process.label}"],
@@ -121,6 +115,17 @@ class KillWorker(Drill):
             run.act(f"start worker {victim.worker}", fault=False)
             restart.undo(run.clock)
         run.wait_until_committed(plan.tasks, acquired=True)
+
+    @staticmethod
+    def _expected(scene: Scene, victim: WorkerTarget, tasks: Sequence[TaskId]) -> tuple[str, float]:
+        """What ends the pause of the tasks, and after how many seconds: a restart or a take-over, if both can."""
+        restarted = "it is restarted", scene.start_s(victim.worker) + scene.reopen_s(victim.worker)
+        others = len(scene.sample.status.workers) - 1
+        if others < 1:
+            return restarted
+        taken_s = scene.detect_death_s(victim) + scene.restore_s(tasks, workers=others)
+        taken = "the other workers take over", taken_s
+        return min(restarted, taken, key=lambda each: each[1]) if victim.supervised else taken
 
     @staticmethod
     def _alone(scene: Scene, victim: WorkerTarget) -> bool:

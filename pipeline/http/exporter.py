@@ -113,6 +113,9 @@ class _Collector(Collector):
         self._add_durations(samples, measured)
         if figures is not None:
             samples.add("pipeline_workers", (figures.app,), figures.members)
+            watched, reached = figures.peers
+            samples.add("pipeline_peers", (figures.app, "true"), reached)
+            samples.add("pipeline_peers", (figures.app, "false"), max(0, watched - reached))
             samples.add("pipeline_kafka_unreachable_seconds", (figures.app,), figures.kafka_unreachable_s)
             samples.add("pipeline_cache_bytes", (figures.app,), figures.cache_bytes)
             for group, count in sorted(figures.task_counts.items()):

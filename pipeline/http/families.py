@@ -118,6 +118,12 @@ FAMILIES = (
     ),
     Family("pipeline_workers", Kind.GAUGE, _APP, "Live workers of the app, as this worker sees them"),
     Family(
+        "pipeline_peers",
+        Kind.GAUGE,
+        (*_APP, "reached"),
+        "Workers that this one watches over TCP, by whether they answer",
+    ),
+    Family(
         "pipeline_kafka_unreachable_seconds",
         Kind.GAUGE,
         _APP,

@@ -4,7 +4,7 @@ There are two pipes per process. Nothing is written to the first. When the super
 end of this pipe closes, and the kernel sends SIGIO to the process. The default action of SIGIO ends the process, as
 SIGKILL would. A thread that waits for the end of the pipe would not work: a handler that holds the interpreter lock
 would block it. `PR_SET_PDEATHSIG` exists only on Linux, and is tied to the thread that started the process. The second
-pipe carries the reports, one JSON line each.
+pipe carries the reports, one JSON line each. Each has the record by which the supervisor notes the end of the process.
 """
 
 from __future__ import annotations
@@ -15,14 +15,21 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 import msgspec
 
+from pipeline.core.departures import DepartureRecord
 from pipeline.runtime.metrics.figures import WorkerCounters
 
 __all__ = ["TiedProcess", "ended_by", "tie"]
 
 _READ_BYTES = 64 * 1024
+
+
+class _Report(NamedTuple):
+    progress: WorkerCounters
+    departure: DepartureRecord
 
 
 class TiedProcess:
@@ -54,10 +61,16 @@ class TiedProcess:
             os.close(reports)
         self._unread = b""
         self._progress: WorkerCounters | None = None
+        self._departure: DepartureRecord | None = None
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def departure(self) -> DepartureRecord | None:
+        """What notes its departure, from its last report."""
+        return self._departure
 
     @property
     def progress(self) -> WorkerCounters | None:
@@ -67,7 +80,7 @@ class TiedProcess:
                 self._unread += os.read(self._reports, _READ_BYTES)
         *lines, self._unread = self._unread.split(b"\n")
         if lines:
-            self._progress = msgspec.json.decode(lines[-1], type=WorkerCounters)
+            self._progress, self._departure = msgspec.json.decode(lines[-1], type=_Report)
         return self._progress
 
     def poll(self) -> int | None:
@@ -90,7 +103,7 @@ class TiedProcess:
             self._reports = -1
 
 
-def tie(ends: str) -> Callable[[WorkerCounters], None]:
+def tie(ends: str) -> Callable[[WorkerCounters, DepartureRecord], None]:
     """In the child process: end when the supervisor ends. Return a function that reports to the supervisor.
 
     `ends` is the last argument of the command.
@@ -109,10 +122,10 @@ def tie(ends: str) -> Callable[[WorkerCounters], None]:
     except BlockingIOError:
         pass  # the supervisor runs
 
-    def report(progress: WorkerCounters) -> None:
+    def report(progress: WorkerCounters, departure: DepartureRecord) -> None:
         # If the pipe is full, the next report replaces this one.
         with suppress(BlockingIOError, BrokenPipeError):
-            os.write(reports, msgspec.json.encode(progress) + b"\n")
+            os.write(reports, msgspec.json.encode(_Report(progress, departure)) + b"\n")
 
     return report
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Protocol
 
+from pipeline.core.departures import DepartureRecord
 from pipeline.errors import DisplacedError
 from pipeline.ports import Clock, Deadline, Logger, Random
 from pipeline.runtime.metrics.figures import WorkerCounters
@@ -95,6 +96,10 @@ class Child(Protocol):
     def progress(self) -> WorkerCounters | None:
         """The last report of the process."""
 
+    @property
+    def departure(self) -> DepartureRecord | None:
+        """What notes the departure of the process; None before its first report."""
+
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
 
@@ -113,6 +118,7 @@ class _Slot:
         self.restarts = Restarts(random)
         self.code = 0  # of the last process
         self.child: Child | None = None
+        self.departure: DepartureRecord | None = None  # of the last process
         self.due_s: float | None = 0.0  # None: not restarted any more
         self._start = start
         self._clock = clock
@@ -141,6 +147,7 @@ class _Slot:
         if code is None:
             return None
         end = End(code, self._clock.monotonic_s() - self._started_s, self.worked)
+        self.departure = self.child.departure
         before, self.code, self.child = self.progress, code, None
         self._before = WorkerCounters(
             **{
@@ -155,6 +162,8 @@ class Supervisor:
     """Runs `count` processes, named `<worker_id>-<n>`.
 
     `start(name, n, code)` starts process n. `code` is the exit code of the previous process n, 0 if there was none.
+    `note` writes the record about a process that ended by itself; it must not wait. The other workers of the app then
+    take over the tasks at once.
     """
 
     def __init__(
@@ -165,8 +174,10 @@ class Supervisor:
         clock: Clock,
         random: Random,
         log: Logger,
+        note: Callable[[DepartureRecord], None] = lambda _record: None,
     ) -> None:
         self._clock = clock
+        self._note = note
         self._log = log
         self._worked = False
         self._places = [
@@ -234,6 +245,8 @@ class Supervisor:
         return next((code for code in codes if code > 0), 1 if codes else 0)
 
     def _ended(self, place: _Slot, end: End) -> None:
+        if end.code != 0 and place.departure is not None:
+            self._note(place.departure)  # a process that ends with 0 has written it itself
         wait_s = place.restarts.after(end)
         # Until a process has had a task, the refusals of all processes have the same cause.
         alike = 0 if self._worked else sum(place.restarts.refusals for place in self._places)

@@ -53,6 +53,7 @@ _PROCESS_CLIENTS = 4
 _STATE = 7  # of RocksDB, in addition to its table files: lock, log, manifest, write-ahead log, directories
 _NEW_FILES = 8  # table files of a state that are created after the start
 _RESERVE = 100  # checkpoints, databases, and what handlers open themselves
+_PEERS = 4 + 16 + 16  # the listener and its wake-up, watched processes, and connections of watchers
 _HTTP_CLIENTS = 2  # of the HTTP port: metadata, and a reader
 _HTTP = 2 * 64 + 20  # its connections, as many reads of journals, and its own
 _MOST = 1 << 20  # the limit of Linux, unless fs.nr_open is raised
@@ -121,7 +122,7 @@ class Demand:
         of_task = client + _STATE + _NEW_FILES
         restores = min(self.tasks, MAX_THREADS)  # each reads a journal
         clients = _PROCESS_CLIENTS + self.groups + restores + _HTTP_CLIENTS * self.http
-        fixed = _PROCESS + _RESERVE + _HTTP * self.http
+        fixed = _PROCESS + _RESERVE + _PEERS + _HTTP * self.http
         return fixed + self.tasks * of_task + clients * client + self.files
 
 

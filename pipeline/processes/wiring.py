@@ -22,6 +22,7 @@ from pipeline.config import (
     Settings,
     WorkerSettings,
 )
+from pipeline.core.departures import DepartureRecord
 from pipeline.databases import RealDatabases
 from pipeline.errors import ConfigError, FatalTaskError, PipelineError, UnreachableError
 from pipeline.kafka.clients import ProducerLimits
@@ -32,6 +33,7 @@ from pipeline.kafka.producer import KafkaProducers
 from pipeline.kafka.reachable import StartupWait
 from pipeline.kafka.source import KafkaSources
 from pipeline.object_store.checkpoint_store import open_checkpoint_store
+from pipeline.peers.sockets import PeerSockets
 from pipeline.ports import Logger, Steps, SystemClock, error_fields
 from pipeline.processes.observers import UNOBSERVED, Observers, observed
 from pipeline.processes.signals import Watch, heard_signals
@@ -54,12 +56,16 @@ if TYPE_CHECKING:
     from pipeline.http.worker_metrics import WorkerMetrics
 
 __all__ = [
+    "DepartureNotes",
+    "Report",
     "build_environment",
     "build_worker",
     "run_app",
     "run_worker",
     "with_worker_id",
 ]
+
+Report = Callable[[WorkerCounters, DepartureRecord], None]
 
 PROGRESS_INTERVAL_S = 1.0
 REPEAT_S = 10.0  # between two log events while the start waits
@@ -73,6 +79,30 @@ def producer_limits(settings: Settings, message_bytes: dict[str, int]) -> Produc
         retry_backoff_ms=settings.worker.retry_backoff_ms,
         message_bytes=message_bytes,
     )
+
+
+class DepartureNotes:
+    """Writes the departures of a supervisor's processes, on a thread, with a client that the first one opens."""
+
+    def __init__(self, settings: KafkaSettings, log: Logger) -> None:
+        self._settings = settings
+        self._log = log
+        self._members: KafkaMembers | None = None
+        self._executor: ThreadExecutor | None = None
+
+    def write(self, record: DepartureRecord) -> None:
+        """Write the record soon. If this fails, the others learn of the end from their connections, or from Kafka."""
+        if self._members is None or self._executor is None:
+            self._members, self._executor = KafkaMembers(self._settings), ThreadExecutor(1)
+        members = self._members
+
+        def announce() -> None:
+            try:
+                members.announce(record.topic, [(record.key, record.value)])
+            except PipelineError as error:
+                self._log.info("notes_not_written", **error_fields(error))
+
+        self._executor.submit(announce)
 
 
 class WorkerWait:
@@ -159,6 +189,7 @@ def build_environment(
         meter=observers.meter,
         tracer=observers.tracer,
         process_began_s=process_began_s(),
+        peers=PeerSockets(settings.kafka, settings.worker, logger),
     )
 
 
@@ -220,7 +251,7 @@ def run_worker(
     worker: Worker,
     stop: threading.Event,
     settings: WorkerSettings,
-    report: Callable[[WorkerCounters], None] | None = None,
+    report: Report | None = None,
     observers: Observers = UNOBSERVED,
 ) -> None:
     """Run until `stop` is set or every task has failed. Then commit the open work and release the tasks.
@@ -239,12 +270,12 @@ def run_worker(
         gc.set_threshold(100_000, 50, 100)
         told: list[Callable[[], None]] = []
         if report is not None:
-            told.append(lambda: report(worker.progress()))
+            told.append(lambda: report(worker.progress(), worker.departure_record))
         if port is not None:
             port.running(lambda: worker.mark)
         if metrics is not None:
             told.append(lambda: metrics.publish(worker.figures()))
-        next_report_s = time.monotonic() + PROGRESS_INTERVAL_S
+        next_report_s = time.monotonic()  # at once, so that a supervisor knows the process
         while not stop.is_set() and not worker.finished:
             worker.step()
             if told and time.monotonic() >= next_report_s:
@@ -274,7 +305,7 @@ def run_worker(
 def run_app(
     app: DeclaredApp,
     settings: Settings,
-    report: Callable[[WorkerCounters], None] | None = None,
+    report: Report | None = None,
     ended_by: Signals | None = None,
     target: str = "MODULE:APP",
     reports: DrillReports | None = None,

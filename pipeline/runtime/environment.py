@@ -25,6 +25,7 @@ from pipeline.ports import (
     TransactionalClients,
 )
 from pipeline.ports.databases import Databases
+from pipeline.ports.peers import NoPeers, Peers
 from pipeline.runtime.crashes import NoCrashLog
 from pipeline.runtime.metrics.meter import Meter
 
@@ -53,7 +54,8 @@ class Environment:
     `checkpoints`: None if no checkpoint store is configured. `sink_executor`: makes an executor for a sink group, so
     that an unreachable database does not delay other groups; None: `executor` is used. `meter`: counts events for
     metrics; None: nothing is counted. `tracer`: makes spans of commits, restores and checkpoints. `process_began_s`:
-    the start of the process on the clock's monotonic time; None if it is unknown.
+    the start of the process on the clock's monotonic time; None if it is unknown. `peers`: watches other workers
+    and is watched by them; by default it does neither.
     """
 
     cluster: Cluster
@@ -74,3 +76,4 @@ class Environment:
     meter: Meter | None = None
     tracer: Tracer = field(default_factory=NoTracer)
     process_began_s: float | None = None
+    peers: Peers = field(default_factory=NoPeers)

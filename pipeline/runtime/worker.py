@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.config import WorkerSettings
+from pipeline.core.departures import DepartureRecord
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, DisplacedError, PipelineError
 from pipeline.ports import Pending, Record
@@ -156,6 +157,16 @@ class Worker:
         return all(task.idle and not run.leaving for run in self._runs for task in run.tasks.values())
 
     @property
+    def process(self) -> str:
+        """The name of this process among the workers of the app."""
+        return self._lifecycle.ownership.me.process
+
+    @property
+    def departure_record(self) -> DepartureRecord:
+        """What a supervisor writes when this process has ended."""
+        return self._lifecycle.ownership.departure_record
+
+    @property
     def environment(self) -> Environment:
         """The ports of this worker."""
         return self._environment
@@ -235,6 +246,7 @@ class Worker:
             {run.plan.id: run.plan.partitions for run in self._runs},
             lifecycle.recovery.speed(),
             self._caches.total_bytes,
+            ownership.peers,
         )
 
     def progress(self) -> WorkerCounters:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.core.departures
 import pipeline.core.membership
+import pipeline.core.peer_watch
+import pipeline.peers.listener
+import pipeline.peers.sockets
+import pipeline.peers.watcher
+import pipeline.processes.supervisor
 import pipeline.rocksdb.snapshots
 import pipeline.runtime.assignment.cleanup
+import pipeline.runtime.assignment.peers
 import pipeline.runtime.assignment.roster
 import pipeline.runtime.task.task
 import pipeline.runtime.task_lifecycle
@@ -120,6 +127,97 @@ ROWS = [
         "        seal = seal or self._leaving  # so that nothing is open when the release entry is committed\n",
         "",
         "tests/runtime/task/test_task.py given_up",
+    ),
+    Broken(
+        "a connection that ends is a death",
+        pipeline.core.peer_watch.PeerView.after,
+        "            return PeerView(PeerState.DOUBTED, now_s, orderly=signal is PeerSignal.ENDED)\n",
+        "            return PeerView(PeerState.DEAD)\n",
+        "tests/peers/test_sockets.py made_again",
+    ),
+    Broken(
+        "an address that was never met is judged",
+        pipeline.core.peer_watch.PeerView.after,
+        "        if self.state is PeerState.UNMET:\n            return self\n",
+        "",
+        "tests/core/test_peer_watch.py each_signal",
+    ),
+    Broken(
+        "an address that is unreachable after a reset is a death",
+        pipeline.core.peer_watch.PeerView._after_doubt,
+        "gone = self.orderly and ",
+        "gone = ",
+        "tests/core/test_peer_watch.py each_signal",
+    ),
+    Broken(
+        "a late departure counts after its revocation",
+        pipeline.core.departures.Departures.depart,
+        "        if departure.number >= self.number(departure.worker, departure.process):\n",
+        "        if departure.process:\n",
+        "tests/core/test_departures.py departure_counts",
+    ),
+    Broken(
+        "a living process does not revoke its departure",
+        pipeline.runtime.assignment.peers.WatchedPeers.merge,
+        "                self._revoke(about)\n",
+        "                pass\n",
+        "tests/runtime/assignment/test_peers.py revokes_this",
+    ),
+    Broken(
+        "a process that has revoked its departure is watched at once",
+        pipeline.runtime.assignment.peers.WatchedPeers.merge,
+        "            self._immune_until_s[about.process] = now_s + immunity_s(about.number)\n",
+        "",
+        "tests/runtime/assignment/test_peers.py immune_for_a_time",
+    ),
+    Broken(
+        "a death is not noted",
+        pipeline.runtime.assignment.peers.WatchedPeers._note_death,
+        "        self._environment.executor.submit(announce)\n",
+        "",
+        "tests/runtime/assignment/test_peers.py taken_over_at_once",
+    ),
+    Broken(
+        "both watchers of a worker may be on its host",
+        pipeline.core.departures._watchers,
+        "            return [*nearest[:-1], other]\n",
+        "            return nearest\n",
+        "tests/core/test_departures.py another_host",
+    ),
+    Broken(
+        "an older process of a worker lives on when a newer one has left",
+        pipeline.core.membership.Roster._workers,
+        "                found.pop(member.worker, None)",
+        "                pass",
+        "tests/core/test_membership.py older_process_has_left",
+    ),
+    Broken(
+        "a listener answers what it is sent",
+        pipeline.peers.listener.Listener._ended,
+        "lambda _now_s: self._drop(connection)",
+        "lambda _now_s: None if connection.recv(1) else self._drop(connection)",
+        "tests/peers/test_sockets.py sends_anything",
+    ),
+    Broken(
+        "a forked child keeps the connections of its parent",
+        pipeline.peers.sockets.PeerSockets._forked,
+        "            each.close()\n",
+        "            pass\n",
+        "tests/peers/test_sockets.py forked_child",
+    ),
+    Broken(
+        "another process on the port is taken for the same one",
+        pipeline.peers.watcher.WatchedPeer._readable,
+        "        if process == self.target.process:\n",
+        "        if process is not None:\n",
+        "tests/peers/test_sockets.py another_process",
+    ),
+    Broken(
+        "a supervisor does not note the end of its process",
+        pipeline.processes.supervisor.Supervisor._ended,
+        "            self._note(place.departure)",
+        "            pass",
+        "tests/processes/test_supervisor.py is_noted",
     ),
 ]
 

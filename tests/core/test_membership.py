@@ -15,6 +15,8 @@ from pipeline.core.membership import (
     Member,
     Note,
     Owner,
+    PeerAddress,
+    Revocation,
     Roster,
     Suspected,
     TaskRole,
@@ -240,3 +242,38 @@ def test_each_row_of_the_table(
     task = coming[0] if len(tasks) > 1 else TASK
     decided = decide(seen, A, assigned, {task: place}, settled=settled)
     assert decided.get(task) == action
+
+
+def test_an_older_process_has_left_if_a_newer_one_has_left() -> None:
+    """A worker that is killed twice in a row has two members in the group, until Kafka misses them."""
+    ghost, again = member("a", 1), member("a", 9)
+    assert Roster([ghost, again, B], departed=[again.process]).workers() == {"b": B}
+
+
+@pytest.mark.parametrize(
+    ("about", "key"),
+    [
+        (Departure("a", A.process, "b", 2), b"left/a"),
+        (Revocation("a", A.process, 3), b"left/a"),
+        (PeerAddress("a", A.process, "10.0.0.1", 7946, watched=True), b"address/a"),
+    ],
+)
+def test_notes_about_the_end_of_a_process_come_back_as_they_were(
+    about: Departure | Revocation | PeerAddress, key: bytes
+) -> None:
+    """A revocation replaces the departure when the topic is compacted."""
+    found, value = encode_note(None, about)
+    assert found == key
+    note = decode_note("app", value)
+    assert note is not None
+    assert note[1] == about
+
+
+def test_an_earlier_release_reads_a_departure_and_its_revocation() -> None:
+    """It knows no numbers: the last note about a worker counts, and an empty process has not left."""
+    departure, revocation = (
+        msgspec.json.decode(encode_note(None, about)[1], type=Note).departure
+        for about in (Departure("a", A.process, "b", 2), Revocation("a", A.process, 3))
+    )
+    assert departure == ("a", A.process)
+    assert revocation == ("a", "")

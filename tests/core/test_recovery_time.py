@@ -29,6 +29,7 @@ def test_a_prediction_is_the_sum_of_its_parts() -> None:
 def test_a_lost_worker_is_noticed_after_its_session() -> None:
     """A drill of a second that predicts ten is not wrong: Kafka waits so long."""
     assert detection_s(1.0, 1.0) == pytest.approx(10.5)
+    assert detection_s(1.0, 1.0, watched=True) < 1.0
     assert detection_s(1.0, 3.0) - detection_s(1.0, 1.0) == pytest.approx(2.0)
 
 

@@ -123,7 +123,7 @@ def test_probes_ask_the_worker(chart: Chart) -> None:
         "liveness": {"path": "/livez", "port": "http"},
         "readiness": {"path": "/readyz", "port": "http"},
     }
-    assert [port["containerPort"] for port in container["ports"]] == [9000]
+    assert [port["containerPort"] for port in container["ports"]] == [9000, 7946]
 
 
 def test_the_variables_and_the_file_are_settings(chart: Chart, tmp_path: Path) -> None:

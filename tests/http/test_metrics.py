@@ -264,7 +264,19 @@ def test_a_wait_ends_with_its_task() -> None:
 
 def test_every_family_is_declared_as_it_is_named() -> None:
     """Prometheus' conventions: one prefix, base units, `_total` for counters; and never a label for keys."""
-    allowed = {"app", "group", "task", "topic", "partition", "outcome", "phase", "planned", "result", "kind"}
+    allowed = {
+        "app",
+        "group",
+        "task",
+        "topic",
+        "partition",
+        "outcome",
+        "phase",
+        "planned",
+        "result",
+        "kind",
+        "reached",
+    }
     for family in FAMILIES:
         assert family.name.startswith("pipeline_")
         assert family.name.endswith("_total") == (family.kind is Kind.COUNTER)

@@ -108,7 +108,7 @@ def _topic(name: str, partitions: int) -> TopicInfo:
 def test_the_formula_is_the_one_in_the_documents(demand: Demand) -> None:
     """An operator sets a limit before anything runs."""
     text = (Path(__file__).parents[2] / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
-    formula = next(line for line in text.splitlines() if line.startswith("    110 + "))
+    formula = next(line for line in text.splitlines() if line.startswith("    146 + "))
     names = {"T": demand.tasks, "B": demand.brokers, "G": demand.groups, "min": min}
     spelled = formula.strip().replace("table files in the state directory", str(demand.files))
     for factor in ("T", "3"):

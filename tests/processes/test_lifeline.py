@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.departures import DepartureRecord
 from pipeline.processes.lifeline import TiedProcess, ended_by
 
 DEADLINE_S = 20.0
 CHILD = """
 import ctypes, sys, time
+from pipeline.core.departures import DepartureRecord
 from pipeline.processes.lifeline import tie
 from pipeline.runtime.metrics.figures import WorkerCounters
 report = tie(sys.argv[1])
-report(WorkerCounters(1, 2, 3, 4, 5, 6, 7, 8, 9))
+report(WorkerCounters(1, 2, 3, 4, 5, 6, 7, 8, 9), DepartureRecord("notes", b"left/w", b"[1]"))
 """
 HANGS_IN_PYTHON = CHILD + "time.sleep(60)"
 # As a handler inside a C library that never lets go: no other thread of the interpreter runs.
@@ -57,6 +59,7 @@ def test_what_a_process_reports_is_heard_and_its_last_words_are_kept() -> None:
     assert child.poll() == 0
     assert child.progress is not None
     assert (child.progress.records, child.progress.live) == (1, 6)
+    assert child.departure == DepartureRecord("notes", b"left/w", b"[1]")
 
 
 def test_a_process_learns_the_signal_that_ended_the_one_before() -> None:

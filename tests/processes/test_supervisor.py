@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 import structlog
 
+from pipeline.core.departures import DepartureRecord
 from pipeline.processes.supervisor import GRACE_S, MAX_REFUSALS, MAX_WAIT_S, WELL_S, End, Restarts, Supervisor
 from pipeline.runtime.metrics.figures import WorkerCounters
 from pipeline.testing import ManualClock, SeededRandom
@@ -31,6 +32,7 @@ class Script:
     code: int | None = None
     after_s: float = 0.0
     progress: WorkerCounters | None = None
+    departure: DepartureRecord | None = None
     deaf: bool = False
     pid: int = 0
     told: list[str] = field(default_factory=list)
@@ -69,7 +71,10 @@ class Crew:
             lives.append(play(name, len(lives), self.clock))
             return lives[-1]
 
-        self.supervisor = Supervisor("w", count, start, self.clock, SeededRandom(1), self.log)
+        self.noted: list[DepartureRecord] = []
+        self.supervisor = Supervisor(
+            "w", count, start, self.clock, SeededRandom(1), self.log, self.noted.append
+        )
 
     def run(self, seconds: float = 1e6) -> int:
         """Until it ends by itself, or is told to stop after so long."""
@@ -131,6 +136,19 @@ def test_every_other_end_is_followed_by_a_start(end: End) -> None:
         restarts.after(REFUSED)
     restarts.after(end)
     assert restarts.after(REFUSED) is not None  # not in a row
+
+
+@pytest.mark.parametrize("code", [-signal.SIGKILL, -signal.SIGSEGV, 1, 0])
+def test_the_end_of_a_process_is_noted_unless_it_has_done_so(code: int) -> None:
+    """The other workers take over its tasks at once. One that ends with 0 has released them."""
+    record = DepartureRecord("notes", b"left/w-1", b"...")
+
+    def play(_name: str, life: int, clock: ManualClock) -> Script:
+        return Script(clock, code if life == 0 else None, 5.0, progress(1, 1), record)
+
+    crew = Crew(1, play)
+    crew.run(20.0)
+    assert crew.noted == ([] if code == 0 else [record])
 
 
 def test_a_killed_process_comes_back_and_the_others_continue() -> None:

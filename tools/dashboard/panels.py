@@ -156,6 +156,12 @@ ROWS = (
                 width=12,
             ),
             Panel(
+                "Watched workers",
+                "Workers that others watch over TCP. Not reached: their end is detected after 10 s instead of at once.",
+                [Query(f"sum by (reached) (pipeline_peers{{{_OF_APP}}})", "reached: {{reached}}")],
+                width=12,
+            ),
+            Panel(
                 "Fences",
                 "Tasks that another owner or a time-out fenced. Each is restored. Usually there are none.",
                 [Query(_rate("pipeline_fences_total", "group", what="increase"), "{{group}}")],

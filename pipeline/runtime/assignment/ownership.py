@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 
 from pipeline.config import WorkerSettings
+from pipeline.core.departures import DepartureRecord
 from pipeline.core.membership import (
     AssignmentAction,
     Claim,
@@ -70,7 +71,6 @@ class Ownership:
         self._deferred: dict[GroupId, str] = {}
         self._newer_process_since_s: float | None = None
         self._outside = False
-        self._hurry = True
         self._reconsider = False
         self._at_rest = False
         self._assigned: frozenset[TaskId] | None = None
@@ -98,7 +98,7 @@ class Ownership:
 
         Raises DisplacedError if a newer process has this worker's id.
         """
-        changed = self._watch.turn(hurry=self._hurry)
+        changed = self._watch.turn()
         for task in self._standby_tasks.turn():
             self._ready_s[task] = self._environment.clock.monotonic_s()
             self._claim(task, ready=True)
@@ -117,7 +117,7 @@ class Ownership:
         assigned = roster.assignment(self._cluster_ids)
         self._assigned = frozenset(task for task, worker in assigned.items() if worker == self.me.worker)
         actions = decide(roster, self.me, assigned, known, settled=settled)
-        self._hurry_while_tasks_move(assigned, known, actions)
+        self._note_rest(assigned, known, actions)
         for task, action in list(actions.items()):
             if action is AssignmentAction.START_STANDBY:
                 del actions[task]
@@ -233,6 +233,16 @@ class Ownership:
         if owner.worker == self.me.worker and process_age(owner.process) > self.me.age:
             raise _same_worker_id(self.me.worker, owner.process)
 
+    @property
+    def departure_record(self) -> DepartureRecord:
+        """What a supervisor writes when this process has ended."""
+        return self._watch.departure_record
+
+    @property
+    def peers(self) -> tuple[int, int]:
+        """The processes that this one watches, and how many of them answer."""
+        return self._watch.peers.targets, self._watch.peers.reached
+
     def reconsider(self) -> None:
         """A task left this worker: decide again, without waiting for the next read."""
         self._reconsider = True
@@ -249,7 +259,7 @@ class Ownership:
         database = self._databases.get(task, "")
         return Owner(seq, self.me.worker, self.me.process, released, problem[:MAX_PROBLEM], database)
 
-    def _hurry_while_tasks_move(
+    def _note_rest(
         self,
         assigned: Mapping[TaskId, str],
         known: Mapping[TaskId, TaskRole],
@@ -264,7 +274,6 @@ class Ownership:
             worker == self.me.worker and known.get(task, TaskRole.ABSENT) is TaskRole.ABSENT
             for task, worker in assigned.items()
         )
-        self._hurry = away or absent
         self._at_rest = not (away or absent or actions)
 
     def _overdue(self, known: Mapping[TaskId, TaskRole]) -> list[TaskId]:

@@ -99,6 +99,7 @@ class WorkerFigures:
         task_counts: The number of tasks of each group, whichever workers have them.
         speed: How fast it has restored tasks.
         cache_bytes: About the memory of decoded values, in all tables of its tasks.
+        peers: The processes of other workers that it watches, and how many of them answer.
     """
 
     app: str
@@ -109,6 +110,7 @@ class WorkerFigures:
     task_counts: Mapping[GroupId, int] = field(default_factory=dict)
     speed: RecoverySpeed = DEFAULT_SPEED
     cache_bytes: int = 0
+    peers: tuple[int, int] = (0, 0)
 
     @property
     def not_live(self) -> list[TaskId]:

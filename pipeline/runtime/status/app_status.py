@@ -126,7 +126,8 @@ class TaskStatus:
 class WorkerStatus:
     """A live worker. `waiting`: workers of another version must leave before it gets tasks.
 
-    `parameters`: equal for workers that share the same tasks (`Member`).
+    `parameters`: equal for workers that share the same tasks (`Member`). `watched`: whether a peer would see its end at
+    once; otherwise, Kafka detects it.
     """
 
     worker: str
@@ -135,6 +136,7 @@ class WorkerStatus:
     tasks: int
     waiting: bool
     parameters: str = ""
+    watched: bool = True
 
 
 @dataclass(frozen=True, slots=True)

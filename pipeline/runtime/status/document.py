@@ -73,6 +73,7 @@ def _worker(worker: WorkerStatus) -> dict[str, Any]:
         "weight": worker.weight,
         "task_count": worker.tasks,
         "waiting": worker.waiting,
+        "watched": worker.watched,
     }
 
 

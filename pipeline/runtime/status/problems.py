@@ -11,7 +11,7 @@ from pipeline.runtime.status.app_status import GroupLetters, TaskPhase, TaskStat
 
 __all__ = ["LETTERS_PER_MINUTE", "late_groups", "letter_problems", "problems_of"]
 
-# A live task with lag and no commit for this long is suspicious. A dead worker is noticed after 10 s.
+# A live task with lag and no commit for this long is suspicious. The loss of a host is noticed after 10 s.
 SILENT_S = 5
 # Ten times the default interval between checkpoints.
 CHECKPOINT_OLD_S = 600
@@ -32,7 +32,7 @@ def problems_of(
             _of_tasks(
                 silent,
                 f"records are waiting, and nothing was committed for {SILENT_S} s",
-                f"worker {silent[0].worker} may be dead (which is detected after 10 s), a handler takes long, or a "
+                f"worker {silent[0].worker} may be dead (detected after 10 s at most), a handler takes long, or a "
                 "record is retried: runbooks/commits-slow.md",
             )
         )

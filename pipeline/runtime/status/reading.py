@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
+from pipeline.core.departures import Departures, PeerAddress, Revocation
 from pipeline.core.journal_format import Entry, EntryKind, JournalEntry
 from pipeline.core.membership import (
     Claim,
@@ -17,7 +18,6 @@ from pipeline.core.membership import (
     Member,
     Owner,
     Roster,
-    Suspected,
     decode_member,
     decode_note,
 )
@@ -85,7 +85,7 @@ def read_status(
     own = [workers_topic(app), letter_counts_topic(app)]
     topics = {*cluster.topics(), *cluster.describe(own)}
     journals = sorted(name for name in topics if journal_group(app, name) is not None)
-    roster, waits, speeds = _roster(app, cluster, reader, topics)
+    roster, waits, speeds, watched = _roster(app, cluster, reader, topics)
     speed = median_speed(speeds.values())
     sinks = _of_sinks(roster, cluster)
     lost = _without_journal(roster, journals)
@@ -120,7 +120,7 @@ def read_status(
         )
         for task, known in last.items()
     ]
-    workers = _workers(roster, found)
+    workers = _workers(roster, found, watched)
     entries = {task: entry.entry for task, (entry, _, _) in read.items() if entry is not None}
     tallies = read_tallies(app, reader) if letter_counts_topic(app) in topics else {}
     letters = letters_by_group(entries, described, tallies, groups, now_ms)
@@ -175,12 +175,12 @@ def _with_letters(read: Mapping[TaskId, _Read]) -> set[str]:
 
 def _roster(
     app: str, cluster: Cluster, reader: JournalReader, topics: Collection[str]
-) -> tuple[Roster, Mapping[GroupId, Sequence[DeferredGroup]], Mapping[str, RecoverySpeed]]:
-    """The roster, the groups that could not start, and how fast live workers have recovered, by worker."""
+) -> tuple[Roster, Mapping[GroupId, Sequence[DeferredGroup]], Mapping[str, RecoverySpeed], Collection[str]]:
+    """The roster, the groups that could not start, how fast live workers have recovered, and the watched processes."""
     members = [decode_member(client_id) for client_id in cluster.member_ids(workers_group(app))]
     owners: dict[TaskId, Owner] = {}
     claims: dict[TaskId, Claim] = {}
-    departed: dict[str, str] = {}
+    departures, addresses = Departures(), dict[str, PeerAddress]()
     waiting: dict[tuple[GroupId, str], DeferredGroup] = {}
     speeds: dict[str, RecoverySpeed] = {}
     topic = TopicPartition(workers_topic(app), 0)
@@ -191,27 +191,28 @@ def _roster(
             if note is None:
                 continue
             task, about = note
-            if isinstance(about, Departure):
-                departed[about.worker] = about.process
+            if isinstance(about, Departure | Revocation):
+                departures.add(about)
+            elif isinstance(about, PeerAddress):
+                addresses[about.worker] = about
             elif isinstance(about, DeferredGroup):
                 waiting[task.group_id, about.worker] = about
             elif isinstance(about, Claim):
                 claims[task] = about
             elif isinstance(about, MeasuredSpeed):
                 speeds[about.worker] = about.speed
-            elif isinstance(about, Suspected):
-                continue  # for workers
-            elif task not in owners or about.order >= owners[task].order:
+            elif isinstance(about, Owner) and (task not in owners or about.order >= owners[task].order):
                 owners[task] = about
     alive = [member for member in members if member is not None]
-    roster = Roster(alive, owners, claims, frozenset(departed.values()))
+    roster = Roster(alive, owners, claims, departures.processes)
     living = {member.process for member in roster.workers().values()}
     waits: dict[GroupId, list[DeferredGroup]] = {}
     for (group, _), about in waiting.items():
         if about.problem and about.process in living:
             waits.setdefault(group, []).append(about)
     known = {worker: speed for worker, speed in speeds.items() if worker in roster.workers()}
-    return roster, waits, known
+    watched = {address.process for address in addresses.values() if address.watched}
+    return roster, waits, known, watched
 
 
 class KnownCheckpoint(NamedTuple):
@@ -388,13 +389,21 @@ def _alive(roster: Roster, claim: Claim) -> bool:
     return any(member.process == claim.process for member in roster.members)
 
 
-def _workers(roster: Roster, tasks: Sequence[TaskStatus]) -> list[WorkerStatus]:
+def _workers(roster: Roster, tasks: Sequence[TaskStatus], watched: Collection[str]) -> list[WorkerStatus]:
     ring = roster.ring_members()
     running = [status.worker for status in tasks if status.phase in {TaskPhase.LIVE, TaskPhase.MOVING}]
 
     def status(member: Member) -> WorkerStatus:
         waiting = member.worker not in ring
         count = running.count(member.worker)
-        return WorkerStatus(member.worker, member.process, member.weight, count, waiting, member.parameters)
+        return WorkerStatus(
+            member.worker,
+            member.process,
+            member.weight,
+            count,
+            waiting,
+            member.parameters,
+            member.process in watched,
+        )
 
     return [status(member) for _, member in sorted(roster.workers().items())]

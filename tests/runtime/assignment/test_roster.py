@@ -34,8 +34,8 @@ class Watched:
     def turn(self, seconds: float = 2.0) -> None:
         self.driver.clock.advance(seconds)
         self.turns += 1
-        self.watch.turn(hurry=False)
-        self.watch.turn(hurry=False)  # what was asked for has come
+        self.watch.turn()
+        self.watch.turn()  # what was asked for has come
 
     @property
     def owner(self) -> Owner | None:
@@ -68,8 +68,8 @@ def test_what_was_said_wrongly_about_an_own_task_is_said_again() -> None:
         "sums", ME._replace(worker="new", process="6-y"), watched.driver.environment(), WorkerSettings()
     )
     newcomer.join(lambda: 0)
-    newcomer.turn(hurry=False)
-    newcomer.turn(hurry=False)
+    newcomer.turn()
+    newcomer.turn()
     assert newcomer._last_read[TASK] == mine
 
 
@@ -90,7 +90,7 @@ def test_a_claim_that_could_not_be_written_is_written_later_unless_it_was_taken_
     watched = Watched()
     watched.driver.broker.fail_next("announce", UnreachableError("away"))
     watched.watch.note(TASK, Claim("me", ME.process, ready=True))
-    watched.watch.turn(hurry=False)  # it is on its way, and will not arrive
+    watched.watch.turn()  # it is on its way, and will not arrive
     if not again:
         watched.watch.note(TASK, Claim("", ""))
     for _ in range(3):
@@ -105,7 +105,7 @@ def test_who_leaves_says_so_although_the_last_notes_were_lost() -> None:
     watched = Watched()
     watched.driver.broker.fail_next("announce", UnreachableError("away"))
     watched.watch.note(TASK, Owner(9, "me", ME.process, released=True))
-    watched.watch.turn(hurry=False)
+    watched.watch.turn()
     watched.watch.depart()
     keys = [record.key() for record in watched.driver.broker.records(workers_topic("sums"))]
     assert keys == [b"owner/main/0", b"left/me"]
@@ -144,3 +144,15 @@ def test_it_is_settled_when_it_is_listed_and_the_members_have_stayed_the_same() 
     for _ in range(5):
         watched.turn(0.3)
     assert watched.watch.settled
+
+
+def test_a_note_that_a_later_owner_replaced_is_not_written_again() -> None:
+    """Two workers would otherwise write their notes about a task in turn, forever."""
+    watched = Watched()
+    watched.watch.note(TASK, Owner(9, "me", ME.process, released=True))
+    watched.turn()
+    watched.note(Owner(10, "b", "1-b"))
+    for _ in range(5):
+        watched.turn()
+    records = watched.driver.broker.records(workers_topic("sums"))
+    assert [record.key() for record in records].count(b"owner/main/0") == 2

@@ -15,6 +15,7 @@ from pipeline.app import declared_app
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError
+from pipeline.ports.peers import NoPeers
 from pipeline.runtime.environment import Checkpoints, Environment, NoSteps
 from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.metrics.meter import Meter
@@ -22,6 +23,7 @@ from pipeline.runtime.worker import Worker
 from pipeline.testing import DriverDatabases, ManualClock, MemoryBroker, SeededRandom
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
 from pipeline.testing.memory_members import MemoryMembers
+from pipeline.testing.memory_peers import MemoryNetwork, MemoryPeers
 from pipeline.testing.memory_store import MemoryCheckpointStore, MemoryStores
 from pipeline.testing.system import DeferredExecutor, InlineExecutor
 from tests.support.checker import MemoryLog
@@ -42,8 +44,13 @@ class Node:
     log: structlog.testing.CapturingLogger
     databases: DriverDatabases
     meter: Meter
+    peers: MemoryPeers
     paused: bool = False
     ended: bool = False
+
+    @property
+    def process(self) -> str:
+        return self.worker.process
 
     @property
     def live(self) -> dict[TaskId, LiveTask]:
@@ -66,6 +73,7 @@ class Fleet:
     )  # with a checkpoint store: in memory, shared
     nodes: list[Node] = field(default_factory=list)
     dedup: Dedup[str, int] | None = None
+    watching: bool = False  # whether the workers watch each other over TCP
 
     def __post_init__(self) -> None:
         self.sums = Sums(partitions=self.partitions, dedup=self.dedup)
@@ -75,6 +83,7 @@ class Fleet:
         self.started = 0
         self.checkpoints = MemoryCheckpointStore(self.clock.wall_ms)
         self.databases = DriverDatabases()
+        self.network = MemoryNetwork()
 
     @classmethod
     def at_rest(cls, *workers: str) -> Self:
@@ -95,6 +104,7 @@ class Fleet:
         stored = bool(self.settings.checkpoint_store)
         databases = DriverDatabases(beside=self.databases)
         meter = Meter(self.clock.monotonic_s)
+        peers = MemoryPeers(self.network)
         environment = Environment(
             cluster=MemoryCluster(self.broker),
             sources=MemorySources(self.broker),
@@ -110,6 +120,7 @@ class Fleet:
             checkpoints=Checkpoints(self.checkpoints, InlineExecutor()) if stored else None,
             databases=databases,
             meter=meter,
+            peers=peers if self.watching else NoPeers(),
         )
         settings = replace(self.settings, worker_id=worker_id)
         node = Node(
@@ -120,6 +131,7 @@ class Fleet:
             log,
             databases,
             meter,
+            peers,
         )
         node.worker.start()
         self.nodes.append(node)
@@ -134,6 +146,7 @@ class Fleet:
                 self.stop(node)
                 continue
             node.worker.step()
+            node.peers.turn()
             for _ in range(self.random.randint(1, 4)):
                 node.executor.run_one()
 
@@ -159,6 +172,7 @@ class Fleet:
 
     def kill(self, node: Node) -> None:
         """End a worker, like SIGKILL."""
+        self.network.remove(node.process)
         node.executor.drop()
         node.stores.crash()
         node.databases.crash()

@@ -53,8 +53,8 @@ test-security: $(INSTALLED)  ## roles with the ACLs that `pipeline acls` prints,
 test-monitoring: $(INSTALLED)  ## alert rules and the dashboard in Prometheus, installed by apt: root on Debian
 	$(BIN)/python -m pytest tests/monitoring -m monitoring $(TESTS)
 
-test-acls: $(INSTALLED)  ## workers and commands without one of their ACLs: each must name the missing one
-	$(BIN)/python -m pytest tests/security/test_smallest.py -m acls $(TESTS)
+test-acls: $(INSTALLED)  ## workers and commands without one of their ACLs: each must name the missing one; a drill with its ACLs
+	$(BIN)/python -m pytest tests/security -m acls $(TESTS)
 
 test-browser: $(INSTALLED)  ## pages in headless Chromium, installed by apt: root on Debian
 	$(BIN)/python -m pytest tests -m browser $(TESTS)

@@ -7,8 +7,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
-from benchmarks import dedup, handoff, loads, observe, producer, recovery, restart, restore, sinks, throughput
+from benchmarks import (
+    dedup,
+    handoff,
+    latency,
+    loads,
+    observe,
+    producer,
+    recovery,
+    restart,
+    restore,
+    sinks,
+    throughput,
+)
 from benchmarks.peers.command import main as peers
 
 HANDOFFS = 20
@@ -24,6 +38,7 @@ NAMES = (
     "sinks",
     "observe",
     "recovery",
+    "latency",
 )
 
 
@@ -63,36 +78,35 @@ def _run(given: list[str]) -> int:
         help="throughput, partitions: different keys (10,000); restart: table sizes (10,000 1,000,000 5,000,000); "
         "restore: rows (1,500,000)",
     )
+    parser.add_argument(
+        "--case",
+        action="append",
+        type=latency.case_of,
+        metavar="RATE:PARTITIONS",
+        help="latency: records a second and partitions, repeatable (10000:4 1000:4 100:4 10000:64 0:4)",
+    )
+    parser.add_argument("--against", type=Path, help="latency: another checkout, whose worker takes turns")
     chosen = parser.parse_args(given)
     rounds, events = chosen.rounds or 3, chosen.events or 1_000_000
-    codes = []
     wanted = [chosen.benchmark] if chosen.benchmark else list(NAMES)
     if chosen.benchmark != "restart" and len(chosen.keys or []) > 1:
         parser.error("only restart takes more than one number of keys: name it")
     keys = (chosen.keys or [10_000])[0]
-    if "throughput" in wanted:
-        codes.append(throughput.run(events, rounds, keys))
-    if "partitions" in wanted:
-        codes.append(throughput.run_partitions(events, rounds, keys))
-    if "restart" in wanted:
-        codes.append(restart.run(chosen.keys or restart.SIZES, rounds))
-    if "restore" in wanted:
-        codes.append(restore.run((chosen.keys or [restore.KEYS])[0], rounds))
-    if "handoff" in wanted:
-        codes.append(handoff.run(chosen.rounds or HANDOFFS, chosen.keys[0] if chosen.keys else handoff.KEYS))
-    if "loads" in wanted:
-        codes.append(loads.run(chosen.events or loads.ROWS, rounds))
-    if "dedup" in wanted:
-        codes.append(dedup.run(chosen.ids, chosen.events or dedup.EVENTS, rounds))
-    if "producer" in wanted:
-        codes.append(producer.run(chosen.events or producer.EVENTS, rounds))
-    if "sinks" in wanted:
-        codes.append(sinks.run(rounds))
-    if "observe" in wanted:
-        codes.append(observe.run(chosen.events or observe.EVENTS, chosen.rounds or observe.PAIRS, keys))
-    if "recovery" in wanted:
-        codes.append(recovery.run(chosen.mb, chosen.rounds or recovery.ROUNDS))
-    return max(codes)
+    runs: dict[str, Callable[[], int]] = {
+        "throughput": lambda: throughput.run(events, rounds, keys),
+        "partitions": lambda: throughput.run_partitions(events, rounds, keys),
+        "restart": lambda: restart.run(chosen.keys or restart.SIZES, rounds),
+        "restore": lambda: restore.run((chosen.keys or [restore.KEYS])[0], rounds),
+        "handoff": lambda: handoff.run(chosen.rounds or HANDOFFS, (chosen.keys or [handoff.KEYS])[0]),
+        "loads": lambda: loads.run(chosen.events or loads.ROWS, rounds),
+        "dedup": lambda: dedup.run(chosen.ids, chosen.events or dedup.EVENTS, rounds),
+        "producer": lambda: producer.run(chosen.events or producer.EVENTS, rounds),
+        "sinks": lambda: sinks.run(rounds),
+        "observe": lambda: observe.run(chosen.events or observe.EVENTS, chosen.rounds or observe.PAIRS, keys),
+        "recovery": lambda: recovery.run(chosen.mb, chosen.rounds or recovery.ROUNDS),
+        "latency": lambda: latency.run(chosen.case or latency.CASES, rounds, chosen.against),
+    }
+    return max([runs[name]() for name in wanted])
 
 
 if __name__ == "__main__":

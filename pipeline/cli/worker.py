@@ -85,7 +85,8 @@ def worker(
     commit_interval_ms: Annotated[
         int | None,
         typer.Option(
-            help=f"Milliseconds between two commits of a task. Default: {_DEFAULTS.commit_interval_ms}.",
+            help="Milliseconds between two commits of a task that is behind. A task that keeps up commits earlier. "
+            f"Default: {_DEFAULTS.commit_interval_ms}.",
             min=1,
         ),
     ] = None,

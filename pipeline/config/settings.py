@@ -86,13 +86,16 @@ class WorkerSettings:
         state_dir: Where tables are stored, in `<app>/<group>/<partition>`.
         worker_id: The owner in journal entries and the name of this worker for the others. Each worker needs its own.
             A worker that returns with the same id gets its tasks back. `--processes` appends `-1`, `-2`, ...
-        commit_interval_ms: The time between commits of a task, and so about the latency of an output. Must be below
-            `transaction_timeout_ms`. In milliseconds.
+        commit_interval_ms: The longest time between commits of a task that is behind. A task that keeps up commits
+            earlier, when 8 % of this time have passed since its last commit. Must be below `transaction_timeout_ms`.
+            In milliseconds.
         max_records_per_commit: A task commits earlier at this number of input records.
         max_bytes_per_commit: A task commits earlier at this size of outputs and table writes. In bytes.
-        max_commits_per_s: The limit for all tasks of a worker. Above it, commits are larger and less frequent.
+        max_commits_per_s: The limit for all tasks of a worker, and for the early commits of all workers of the app
+            together. Above it, commits are larger and less frequent.
         max_poll_records: Records that one poll takes from the client. A partition is paused when twice as many wait.
-        poll_timeout_ms: How long an idle worker waits for input in one poll. In milliseconds.
+        poll_timeout_ms: How long an idle worker waits for input in one poll. While a commit is in progress, polls are
+            shorter. In milliseconds.
         cache_bytes: Decoded values in memory, of all tables of all tasks of the process together. Sizes are estimated
             from samples. In bytes.
         block_cache_bytes: The block cache of RocksDB with the write buffers, for all tasks of the process together.

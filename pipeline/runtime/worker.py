@@ -52,7 +52,9 @@ class Worker:
         self._runs: list[GroupRun] = []
         self._failing: list[tuple[GroupRun, LiveTask, Pending[PipelineError]]] = []
         self._turns = 0
-        self._commit_rate = CommitRate(environment.clock, settings.max_commits_per_s)
+        self._commit_rate = CommitRate(
+            environment.clock, settings.max_commits_per_s, settings.commit_interval_ms
+        )
         self._caches = CacheBudget(settings.cache_bytes)
         self._resources = Resources()
         self._maintenance = Maintenance(self._runs, environment, settings)
@@ -102,13 +104,9 @@ class Worker:
     def step(self) -> bool:
         """One turn: start restored tasks, poll, process, seal, retire. Returns whether anything changed."""
         self._turns += 1
-        self._commit_rate.turn()
         moved = self._lifecycle.turn()
-        timeout_s = (
-            0.0
-            if moved or not self._changed_nothing
-            else self._settings.poll_timeout_ms / 1000 / len(self._runs)
-        )
+        timeout_s = 0.0 if moved or not self._changed_nothing else self._poll_wait_s()
+        self._commit_rate.turn(self._lifecycle.ownership.members)
         for run in self._runs:
             moved |= self._poll(run, timeout_s)
             for task in list(run.tasks.values()):
@@ -269,12 +267,19 @@ class Worker:
             failed=len(self.failures),
         )
 
+    def _poll_wait_s(self) -> float:
+        """How long each poll of this turn may wait."""
+        tasks = sum(len(run.tasks) for run in self._runs)
+        longest_s = self._settings.poll_timeout_ms / 1000
+        return self._commit_rate.poll_wait_s(longest_s, tasks) / len(self._runs)
+
     def _poll(self, run: GroupRun, timeout_s: float) -> bool:
         if not run.tasks:
             if timeout_s:
                 self._environment.clock.sleep(timeout_s)
             return False
         records, failures = run.source.poll(self._settings.max_poll_records, timeout_s)
+        self._commit_rate.polled(len(records), self._settings.max_poll_records)
         for partition, batch in run.batches(records):
             task = run.tasks.get(partition)
             if task is not None:

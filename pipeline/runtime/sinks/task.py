@@ -236,6 +236,7 @@ class SinkTask:
         return open_s * 1000 >= self._run.settings.commit_interval_ms and self._run.commit_rate.may(self.id)
 
     def _seal(self) -> None:
+        self._run.commit_rate.forget(self.id)
         self._sealed.append(SinkBatch(self._open.items, dict(self._positions)))
         self._open = OpenBatch()
 

@@ -28,7 +28,7 @@ from pipeline.core.position import AppliedPosition
 from pipeline.errors import FatalTaskError, InvariantError, PipelineError, RefusedError
 from pipeline.ports import Pending, Record, Step, error_fields, task_fields
 from pipeline.runtime.commit.commit_protocol import Publisher
-from pipeline.runtime.commit.commit_rate import CommitRate
+from pipeline.runtime.commit.commit_rate import CommitRate, TaskPace
 from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.crashes import NativeCrash, unrecorded
 from pipeline.runtime.environment import Environment
@@ -74,7 +74,7 @@ class Task:
     ) -> None:
         self.id = task
         group = plan.group
-        self._commit_rate = commit_rate
+        self._pace = TaskPace(task, commit_rate, plan.placed_by)
         self._caches = caches
         self._environment = environment
         self._meter = environment.meter
@@ -105,7 +105,6 @@ class Task:
         self._positions: dict[str, int] = dict(restored.applied.positions)
         self._open_records = 0
         self._open_bytes = 0
-        self._open_since_s = 0.0
         self._under_way: Pending[AppliedPosition] | None = None
         self._last: tuple[str, int] | None = None  # topic and offset of the last processed record
         self._sealed = Sealed({})
@@ -258,7 +257,7 @@ class Task:
 
         A commit in progress still uses both. Then they are closed after it, and a future for that is returned.
         """
-        self._commit_rate.forget(self.id)
+        self._pace.close()
         self._caches.forget(self._tables.values())
         if self._meter is not None:
             self._meter.waits(self.id, waiting=False)
@@ -281,10 +280,7 @@ class Task:
         return self._environment.executor.submit(close_behind)
 
     def _due(self) -> bool:
-        if self.full or self.poison is not None:
-            return True
-        open_s = self._environment.clock.monotonic_s() - self._open_since_s
-        return open_s * 1000 >= self._settings.commit_interval_ms and self._commit_rate.may(self.id)
+        return self.full or self.poison is not None or self._pace.due(backlog=bool(self._backlog))
 
     def _process(self, topic: str, records: Sequence[Record], failures: int = 0) -> None:
         first = records[0].offset()
@@ -293,7 +289,7 @@ class Task:
                 f"task {self.id}: {topic} gave offset {first}, below the position {self._positions[topic]}"
             )
         if not self._open_records:
-            self._open_since_s = self._environment.clock.monotonic_s()
+            self._pace.opened()
         outputs_before = len(self.context.outputs)
         try:
             handle = self._handle_cautiously if topic in self.crashes.suspects else self._handle
@@ -379,6 +375,7 @@ class Task:
         self.outputs += len(outputs)
         self._open_records = 0
         self._open_bytes = 0
+        self._pace.began(outputs)
         publisher = self._publisher
         return lambda: publisher.publish(commit)
 
@@ -399,6 +396,7 @@ class Task:
         self._narrowing.committed(applied.positions)
         self._overlay.sealed = {}
         self._under_way = None
+        self._pace.ended()
         self.commits += self._sealed.records > 0
         self._sealed = Sealed({})
         self._caches.committed(self._tables.values())

@@ -21,6 +21,7 @@ from pipeline.core.dead_letter_count import (
     decode_tally,
     encode_tally,
 )
+from pipeline.core.entry_body import partitions_to_reset
 from pipeline.core.journal_format import (
     Entry,
     EntryKind,
@@ -109,11 +110,28 @@ ENTRY = Entry(
     journal_bytes=300,
     letters=COUNT,
 )
+IDENTITY_2 = msgspec.structs.replace(IDENTITY, inputs={"in": InputFacts("id-1", 8)}, tasks=4)
+APPLIED_2 = msgspec.structs.replace(APPLIED, positions={"in": 300, "in/1": 7}, identity=IDENTITY_2)
+MANIFEST_2 = msgspec.structs.replace(MANIFEST, applied=APPLIED_2)
+ENTRY_2 = msgspec.structs.replace(
+    ENTRY,
+    kind=EntryKind.RESET,
+    positions={"in": 8, "in/1": 0},
+    delta={b"\x01\x00\x07tttt-a": b"1"},
+    identity=IDENTITY_2,
+    extra=partitions_to_reset([7]),
+)
 APPLIED_BODY = (
     "9a071416c4103031323334353637383961626364656681a2696ecd012c95a7636c7573746572ae6d75726d7572325f"
     "72616e646f6d81a2696e94a469642d3104c2c281a174ad7374722d3e6a736f6e3a696e74a4746f706fff0c91980714"
     "c41030313233343536373839616263646566c40c6e6f6e63652d303132333435c414646464646464646464646464"
     "6464646464646464cd1000cd0384cf0000018bcfe56800cd0384"
+)
+APPLIED_BODY_2 = (
+    "9a071416c4103031323334353637383961626364656681a2696e92cd012c0796a7636c7573746572ae6d75726d75"
+    "72325f72616e646f6d81a2696e94a469642d3108c2c281a174ad7374722d3e6a736f6e3a696e74a4746f706f04ff"
+    "0c91980714c41030313233343536373839616263646566c40c6e6f6e63652d303132333435c41464646464646464"
+    "64646464646464646464646464cd1000cd0384cf0000018bcfe56800cd0384"
 )
 KEPT = (
     "0191980714c41030313233343536373839616263646566c40c6e6f6e63652d303132333435c41464646464646464"
@@ -166,6 +184,25 @@ SEALED = [
             "61612d6262"
         ),
         lambda: encode_manifest(MANIFEST),
+        read_manifest,
+    ),
+    Format(
+        "applied position, format 2",
+        APPLIED_2,
+        bytes.fromhex("0248716b9f" + APPLIED_BODY_2),
+        lambda: encode_applied(APPLIED_2),
+        lambda data: decode_applied(data, "the state"),
+    ),
+    Format(
+        "manifest of a checkpoint, format 2",
+        MANIFEST_2,
+        bytes.fromhex(
+            "584d02b7c5bbb31937628a127493d406293f3795aa6170702f6d61696e2f33a8776f726b65722d31cf0000018bcfe56800"
+            + APPLIED_BODY_2
+            + "9194aa3030303031322e737374cd1000c4146363636363636363636363636363636363636363ad6f626a656374732f"
+            "61612d6262"
+        ),
+        lambda: encode_manifest(MANIFEST_2),
         read_manifest,
     ),
     Format(
@@ -271,6 +308,14 @@ CHUNKS = [
     ),
 ]
 
+CHUNK_2 = (
+    "584a020600000000000000010000000000000002af15e2214081f502dd499ba0221e7a4bc600c9ea9d0602a8776f"
+    "726b65722d31c40c30313233343536373839616281a2696e92080081c409010007747474742d61c4013196a7636c"
+    "7573746572ae6d75726d7572325f72616e646f6d81a2696e94a469642d3108c2c281a174ad7374722d3e6a736f6e"
+    "3a696e74a4746f706f04cf0000018bcfe56800ff81aa706172746974696f6e73c40200070ccd012c96a469642d32"
+    "0104c3cb3fe0000000000000cf0000018bcfe56800"
+)
+
 
 def name_of(one: Format) -> str:
     return one.name
@@ -319,6 +364,14 @@ def test_an_entry_in_chunks_is_written_as_before() -> None:
     assert chain.hex() == "6b92c0cf7b5e4fe0ccdd4f2048873bd8"
     found = list(assemble([(20 + index, bytes.fromhex(text)) for index, text in enumerate(CHUNKS)], "here"))
     assert [(item.entry, item.chain.hex(), item.next_offset) for item in found] == [(ENTRY, chain.hex(), 22)]
+
+
+def test_an_entry_of_format_2_is_written_as_before() -> None:
+    """Every new group has it, and its journal outlives every release."""
+    chunks, chain = encode_entry(ENTRY_2, CHAIN, 1024, 2)
+    assert [chunk.hex() for chunk in chunks] == [CHUNK_2]
+    found = list(assemble([(20, bytes.fromhex(CHUNK_2))], "here"))
+    assert [(item.entry, item.chain, item.version) for item in found] == [(ENTRY_2, chain, 2)]
 
 
 def test_the_note_of_a_process_is_written_as_before(tmp_path: Path) -> None:

@@ -339,9 +339,12 @@ class RuntimeTable(TaskTable[K, V]):
 
     __slots__ = ()
 
-    def __init__(self, definition: DeclaredTable[K, V], store: ReadableStore, overlay: TaskOverlay) -> None:
+    def __init__(
+        self, definition: DeclaredTable[K, V], store: ReadableStore, overlay: TaskOverlay, rows: bytes = b""
+    ) -> None:
+        """`rows`: the beginning of the keys of a partition's rows (`core.inputs.row_prefix`)."""
         self._definition = definition
-        self._prefix = table_prefix(definition.name)
+        self._prefix = rows + table_prefix(definition.name)
         self._admit = definition.value.admit
         self._decode = definition.value.decode
         # The value of a mutable type is kept as bytes and decoded at each read.

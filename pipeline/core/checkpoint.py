@@ -6,7 +6,8 @@ checkpoint. A checkpoint is safe because of the order in which it is made (runti
 objects, manifest, the list of deletable objects, the entry, and only then deletion and truncation. Flink's incremental
 checkpoints share objects in the same way; RocksDB's BackupEngine has the same file layout.
 
-Manifest on the wire: magic "XM" | version u8 | blake2b of the body, 16 bytes | msgpack body (`core/envelope.py`).
+Manifest on the wire: magic "XM" | version u8 | blake2b of the body, 16 bytes | msgpack body (`core/envelope.py`). The
+version is the format of the task's journal, which determines the form of the applied position.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from typing import NamedTuple
 import msgspec
 
 from pipeline.core.checkpoint_refs import CheckpointRef
+from pipeline.core.entry_body import Format, format_of
 from pipeline.core.envelope import BLAKE2B, BinaryEnvelope, EnvelopeError, Fault
 from pipeline.core.names import TaskId, checkpoint_object
-from pipeline.core.position import AppliedPosition
+from pipeline.core.position import AppliedPosition, StoredPosition, loaded_position, stored_position
 from pipeline.errors import DamagedCheckpointError, InvariantError
 
 __all__ = [
@@ -42,10 +44,13 @@ __all__ = [
 
 KEPT = 3
 DIGEST_BYTES = 20
-_ENVELOPE = BinaryEnvelope(version=1, magic=b"XM", checksum=BLAKE2B)
+_ENVELOPES: Mapping[int, BinaryEnvelope] = {
+    version: BinaryEnvelope(version=version, magic=b"XM", checksum=BLAKE2B) for version in (1, 2)
+}
+_VERSION_AT = 2  # after the magic
 _FAULTS = {
     Fault.FOREIGN: "{where} is not a manifest",
-    Fault.VERSION: f"{{where}} has format version {{version}}; this release knows {_ENVELOPE.version}",
+    Fault.VERSION: f"{{where}} has format version {{version}}; this release knows 1 to {max(_ENVELOPES)}",
     Fault.CHECKSUM: "the checksum of {where} is wrong",
 }
 
@@ -83,15 +88,26 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True):
         return {file.object: file.size for file in self.files}
 
 
+class _Stored(msgspec.Struct, frozen=True, array_like=True):
+    """A manifest as both formats store it."""
+
+    task: str
+    owner: str
+    wall_ms: int
+    applied: StoredPosition
+    files: tuple[StateFile, ...]
+
+
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Manifest)
+_decoder = msgspec.msgpack.Decoder(_Stored)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """The bytes to store. Raises InvariantError for a manifest that `decode_manifest` would refuse."""
     if problem := _problem(manifest):
         raise InvariantError(f"a manifest of task {manifest.task} {problem}")
-    return _ENVELOPE.seal(_encoder.encode(manifest))
+    stored = msgspec.structs.replace(manifest, applied=stored_position(manifest.applied))
+    return _ENVELOPES[format_of(manifest.applied.identity)].seal(_encoder.encode(stored))
 
 
 def manifest_digest(data: bytes) -> bytes:
@@ -102,8 +118,9 @@ def manifest_digest(data: bytes) -> bytes:
 def decode_manifest(data: bytes, task: TaskId, ref: CheckpointRef) -> Manifest:
     """The manifest that `ref` registers, verified. Raises DamagedCheckpointError."""
     where = f"the manifest {ref.manifest} of task {task}"
+    version: Format = 2 if data[_VERSION_AT : _VERSION_AT + 1] == b"\x02" else 1
     try:
-        body = _ENVELOPE.open(data)
+        body = _ENVELOPES[version].open(data)
     except EnvelopeError as error:
         raise DamagedCheckpointError(
             _FAULTS[error.fault].format(where=where, version=error.version)
@@ -111,10 +128,11 @@ def decode_manifest(data: bytes, task: TaskId, ref: CheckpointRef) -> Manifest:
     if manifest_digest(data) != ref.digest:
         raise DamagedCheckpointError(f"{where} is not the one that the journal names")
     try:
-        manifest = _decoder.decode(body)
+        stored = _decoder.decode(body)
+        applied = loaded_position(stored.applied, version)
     except msgspec.DecodeError as error:
         raise DamagedCheckpointError(f"{where} cannot be decoded: {error}") from error
-    applied = manifest.applied
+    manifest = Manifest(stored.task, stored.owner, stored.wall_ms, applied, stored.files)
     if manifest.task != str(task):
         raise DamagedCheckpointError(f"{where} describes task {manifest.task}")
     if (applied.seq, applied.offset, applied.chain) != (ref.seq, ref.offset, ref.chain):

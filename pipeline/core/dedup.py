@@ -47,7 +47,6 @@ DIGESTS_PER_EXPIRY = 1024
 _IDS = b"\x00di"
 _EXPIRIES = b"\x00dx"
 _CLOCK = b"\x00dc"
-_PREFIX_SIZE = len(_IDS) + TAG_SIZE
 _EMPTY = blake2b(digest_size=DIGEST_SIZE)
 
 
@@ -56,19 +55,19 @@ def topic_tag(topic: str) -> bytes:
     return blake2b(topic.encode(), digest_size=TAG_SIZE).digest()
 
 
-def id_prefix(topic: str) -> bytes:
-    """The part of an id row's key before the digest."""
-    return _IDS + topic_tag(topic)
+def id_prefix(topic: str, rows: bytes = b"") -> bytes:
+    """The part of an id row's key before the digest. `rows`: `core.inputs.row_prefix` of the partition in format 2."""
+    return rows + _IDS + topic_tag(topic)
 
 
-def expiry_prefix(topic: str) -> bytes:
+def expiry_prefix(topic: str, rows: bytes = b"") -> bytes:
     """The prefix of all expiries of a topic."""
-    return _EXPIRIES + topic_tag(topic)
+    return rows + _EXPIRIES + topic_tag(topic)
 
 
-def clock_key(topic: str) -> bytes:
+def clock_key(topic: str, rows: bytes = b"") -> bytes:
     """The key of the topic's clock row."""
-    return _CLOCK + topic_tag(topic)
+    return rows + _CLOCK + topic_tag(topic)
 
 
 def digest(event_id: bytes) -> bytes:
@@ -115,29 +114,29 @@ def is_over(clock_ms: int, seen_ms: int, ttl_ms: int) -> bool:
     return clock_ms - seen_ms > ttl_ms
 
 
-def expiries(topic: str, ids: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
+def expiries(topic: str, ids: Mapping[bytes, bytes], rows: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
     """(key, value) of the expiries for id rows. `rows` maps key to clock, in the order of the clocks.
 
     The key contains the last digest, to which the clock belongs. So two expiries with equal clocks differ: no id is
     first seen twice at one clock. (The first digest would not do: its id is older, so it may have expired and been
     seen again.)
     """
-    prefix = expiry_prefix(topic)
-    rows = list(ids.items())
-    for start in range(0, len(rows), DIGESTS_PER_EXPIRY):
-        part = rows[start : start + DIGESTS_PER_EXPIRY]
-        digests = [key[_PREFIX_SIZE:] for key, _ in part]
+    prefix = expiry_prefix(topic, rows)
+    listed = list(ids.items())
+    for start in range(0, len(listed), DIGESTS_PER_EXPIRY):
+        part = listed[start : start + DIGESTS_PER_EXPIRY]
+        digests = [key[len(prefix) :] for key, _ in part]
         yield prefix + part[-1][1] + digests[-1], b"".join(digests)
 
 
-def expiry_start(topic: str, clock_ms: int) -> bytes:
+def expiry_start(topic: str, clock_ms: int, rows: bytes = b"") -> bytes:
     """A key below every expiry whose newest clock is this one or later, and above all other expiries."""
-    return expiry_prefix(topic) + pack_clock(clock_ms)
+    return expiry_prefix(topic, rows) + pack_clock(clock_ms)
 
 
 def expiry_clock(key: bytes) -> int:
-    """The newest clock among the ids of an expiry."""
-    return unpack_clock(key[_PREFIX_SIZE : _PREFIX_SIZE + CLOCK_SIZE])
+    """The newest clock among the ids of an expiry. A digest follows it."""
+    return unpack_clock(key[-DIGEST_SIZE - CLOCK_SIZE : -DIGEST_SIZE])
 
 
 def digests_in(expiry: bytes) -> Sequence[bytes]:

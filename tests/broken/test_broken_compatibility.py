@@ -34,22 +34,22 @@ ROWS = [
     Broken(
         "chunks of entries have another version",
         pipeline.core.journal_format,
-        '_ENVELOPE = BinaryEnvelope(version=1, magic=b"XJ"',
-        '_ENVELOPE = BinaryEnvelope(version=2, magic=b"XJ"',
+        'version: BinaryEnvelope(version=version, magic=b"XJ"',
+        'version: BinaryEnvelope(version=version + 1, magic=b"XJ"',
         JOURNALS,
     ),
     Broken(
         "applied positions have another version",
         pipeline.core.position,
-        "_ENVELOPE = BinaryEnvelope(version=1)",
-        "_ENVELOPE = BinaryEnvelope(version=2)",
+        "{version: BinaryEnvelope(version=version)",
+        "{version: BinaryEnvelope(version=version + 1)",
         TABLES,
     ),
     Broken(
         "manifests have another version",
         pipeline.core.checkpoint,
-        "_ENVELOPE = BinaryEnvelope(version=1,",
-        "_ENVELOPE = BinaryEnvelope(version=2,",
+        "version: BinaryEnvelope(version=version,",
+        "version: BinaryEnvelope(version=version + 1,",
         CHECKPOINTS,
     ),
     Broken(

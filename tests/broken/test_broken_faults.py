@@ -230,7 +230,7 @@ ROWS = [
     Broken(
         "a chunk of another entry is taken for the next one",
         pipeline.core.journal_format.assemble,
-        "        elif current != (seq, chain, count, kind) or index != len(parts) or offset != last_offset + 1:\n",
+        "        elif current != belongs_to or index != len(parts) or offset != last_offset + 1:\n",
         "        elif False:\n",
         f"{JOURNAL} apart_from",
     ),

@@ -104,7 +104,7 @@ ROWS = [
     Broken(
         "positions that fall are ignored when a journal is read",
         pipeline.core.journal_format.check_positions,
-        "        if after.get(topic, -1) < position:\n",
+        "        if after.get(name, -1) < position:\n",
         "        if False:\n",
         "tests/core/test_journal_format.py fall_or_vanish",
     ),

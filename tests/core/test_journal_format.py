@@ -279,8 +279,10 @@ def test_a_topic_may_join_the_positions() -> None:
 def test_a_later_format_is_named_as_such() -> None:
     """After a downgrade the operator needs to read that the release is too old, not that data is damaged."""
     chunk = bytearray(written([entry(1)], 1000)[0][1])
-    chunk[2] = 2
-    with pytest.raises(FatalTaskError, match=r"format version 2 is unknown to this release \(it knows 1\)"):
+    chunk[2] = 3
+    with pytest.raises(
+        FatalTaskError, match=r"format version 3 is unknown to this release \(it knows 1 to 2\)"
+    ):
         read([(0, bytes(chunk))])
 
 

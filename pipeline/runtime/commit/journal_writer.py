@@ -162,7 +162,7 @@ class JournalWriter:
         steps.reached(Step.AFTER_COMMIT, task)
         if engine.fence_due:
             self._note_slow_commit(took_s)
-        return make_journal_entry(entry, chain, offset, chunks)
+        return make_journal_entry(entry, chain, offset, chunks, self._known_head().version)
 
     def settle(self, nonces: Sequence[bytes]) -> JournalEntry | None:
         """After a fence, find the outcome of the attempts `nonces` in the journal: the entry of the committed one."""
@@ -197,7 +197,7 @@ class JournalWriter:
             journal_bytes=head.journal_bytes,
             letters=grown(head.entry.letters, commit.letters, commit.letters_written, now_ms),
         )
-        return entry, *encode_entry(entry, head.chain, CHUNK_BYTES)
+        return entry, *encode_entry(entry, head.chain, CHUNK_BYTES, head.version)
 
     def _check_offset(self, entry: Entry, offset: int) -> None:
         """Raise FatalTaskError unless the entry's offset is above the last entry and its marker."""

@@ -1,4 +1,4 @@
-"""Drops duplicates before handlers see them: `DedupTable`, one task's ids of one input topic.
+"""Drops duplicates before handlers see them: `DedupTable`, the ids of one input partition.
 
 Ids are stored like table rows: open until the task seals, then in the commit's delta, in one transaction with the
 outputs and the position of the record. So a crash never separates an id from the effects of its event:
@@ -76,7 +76,7 @@ class Admitted:
 
 
 class DedupTable:
-    """The ids of `topic` in one task."""
+    """The ids of one partition of `topic`. `rows`: the beginning of the keys of the partition's rows."""
 
     def __init__(
         self,
@@ -85,6 +85,7 @@ class DedupTable:
         overlay: TaskOverlay,
         context: RuntimeContext,
         clock: Clock,
+        rows: bytes = b"",
     ) -> None:
         if topic.dedup is None:
             raise InvariantError(f"{topic!r} has no dedup table")
@@ -97,7 +98,8 @@ class DedupTable:
         self._context = context
         self._clock = clock
         self._id_of = _header_id if topic.dedup.id is None else self._chosen_id(topic.dedup.id)
-        self._prefix = id_prefix(topic.name)
+        self._rows = rows
+        self._prefix = id_prefix(topic.name, rows)
         self._clock_ms = -1  # not read yet
         self._written_ms = -1
         self._oldest_ms = 0  # no expiry in the store has an earlier clock
@@ -199,8 +201,8 @@ class DedupTable:
             return {}
         writes: dict[bytes, bytes | None] = self._forget()
         writes.update(self._open)  # after the deletes: an id that was seen again is kept
-        writes.update(expiries(self._topic.name, self._open))
-        writes[clock_key(self._topic.name)] = pack_state(self._clock_ms, self._again_ms)
+        writes.update(expiries(self._topic.name, self._open, self._rows))
+        writes[clock_key(self._topic.name, self._rows)] = pack_state(self._clock_ms, self._again_ms)
         self._written_ms = self._clock_ms
         self._open = {}
         return writes
@@ -216,7 +218,9 @@ class DedupTable:
             return deletes
         most = FORGOTTEN_AT_LEAST + FORGOTTEN_PER_LEARNT * len(self._open)
         topic = self._topic.name
-        for key, value in self._store.scan(expiry_prefix(topic), expiry_start(topic, self._oldest_ms)):
+        for key, value in self._store.scan(
+            expiry_prefix(topic, self._rows), expiry_start(topic, self._oldest_ms, self._rows)
+        ):
             newest_ms = expiry_clock(key)
             if newest_ms > self._oldest_ms:
                 # All ids of the clock before are deleted, and the others were seen at that clock or later. (Within one
@@ -236,7 +240,7 @@ class DedupTable:
 
     def _read_clock(self) -> None:
         if self._clock_ms < 0:
-            data = self._store.get(clock_key(self._topic.name))
+            data = self._store.get(clock_key(self._topic.name, self._rows))
             self._clock_ms, self._again_ms = unpack_state(data)
             self._written_ms = self._clock_ms
 
@@ -310,11 +314,16 @@ class DedupTable:
 
 
 def dedup_tables(
-    group: DeclaredGroup, store: ReadableStore, overlay: TaskOverlay, context: RuntimeContext, clock: Clock
+    group: DeclaredGroup,
+    store: ReadableStore,
+    overlay: TaskOverlay,
+    context: RuntimeContext,
+    clock: Clock,
+    rows: bytes = b"",
 ) -> dict[str, DedupTable]:
-    """The dedup tables of a group, by name of the input topic."""
+    """The dedup tables of one partition of a group's inputs, by name of the topic."""
     return {
-        topic.name: DedupTable(topic, store, overlay, context, clock)
+        topic.name: DedupTable(topic, store, overlay, context, clock, rows)
         for topic in group.inputs
         if topic.dedup is not None
     }

@@ -211,6 +211,10 @@ class RuntimeContext(Context):
         self._outputs = []
         self._message = None
 
+    def use(self, tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]]) -> None:
+        """From now on, handlers see these tables: those of the partition of the next records."""
+        self._tables = tables
+
     def forward(
         self, topic: DeclaredTopic[Any, Any], record: Record, headers: Sequence[tuple[str, bytes | None]]
     ) -> None:

@@ -322,9 +322,11 @@ class DeclaredGroup(Group):
         bindings: Iterable[Binding] = (),
         sinks: Iterable[SinkBinding] = (),
         tables: Mapping[str, DeclaredTable[Any, Any]] | None = None,
+        tasks: int | None = None,
     ) -> None:
         self._app = app
         self._name = check_name("group", name)
+        self.tasks = tasks  # as declared; None: the default of a new group, or that of a known one
         self._bindings = list(bindings)
         self._sinks = list(sinks)
         self._tables = dict(tables or {})
@@ -356,4 +358,4 @@ class DeclaredGroup(Group):
 
     def with_bindings(self, bindings: Iterable[Binding]) -> DeclaredGroup:
         """The same group with other handlers."""
-        return DeclaredGroup(self._app, self._name, bindings, self._sinks, self._tables)
+        return DeclaredGroup(self._app, self._name, bindings, self._sinks, self._tables, self.tasks)

@@ -73,7 +73,10 @@ _MAX_STACK = 4_000
 
 
 class Input(NamedTuple):
-    """One input of one task. `topic_id`: a topic that was deleted and recreated has other records."""
+    """One input partition of one group. `topic_id`: a topic that was deleted and recreated has other records.
+
+    `task`: app, group and the number of the partition, which was that of the task before tasks had several.
+    """
 
     task: TaskId
     topic: str

@@ -32,12 +32,14 @@ __all__ = [
     "decode_body",
     "encode_body",
     "format_of",
+    "identity_in",
     "loaded_identity",
     "loaded_positions",
     "partitions_to_reset",
     "reset_partitions",
     "stored_identity",
     "stored_positions",
+    "task_count",
 ]
 
 Format = Literal[1, 2]
@@ -156,6 +158,17 @@ _decode_2 = msgspec.msgpack.Decoder(_Stored2).decode
 def format_of(identity: Identity) -> Format:
     """The format of a history with this identity."""
     return 2 if identity.tasks else 1
+
+
+def task_count(identity: Identity) -> int:
+    """The number of tasks of a group, in either format."""
+    return identity.tasks or max((facts.partitions for facts in identity.inputs.values()), default=1)
+
+
+def identity_in(identity: Identity, version: Format) -> Identity:
+    """An identity of a history of this format. One task for each partition can be in either."""
+    tasks = 0 if version == 1 else task_count(identity)
+    return identity if identity.tasks == tasks else msgspec.structs.replace(identity, tasks=tasks)
 
 
 def encode_body(entry: Entry, version: Format) -> bytes:

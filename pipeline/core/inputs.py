@@ -61,14 +61,20 @@ def input_names(topic: str, count: int) -> tuple[str, ...]:
     return (topic, *(f"{topic}/{ordinal}" for ordinal in range(1, count)))[:count]
 
 
+def _split(name: str) -> tuple[str, int]:
+    """The topic and the number of an input. Copies of topics have positions with names of their own."""
+    topic, slash, ordinal = name.rpartition("/")
+    return (topic, int(ordinal)) if slash and ordinal.isdecimal() else (name, 0)
+
+
 def topic_of(name: str) -> str:
     """The topic of an input."""
-    return name.partition("/")[0]
+    return _split(name)[0]
 
 
 def ordinal_of(name: str) -> int:
     """The number of the input among those of its topic, in one task, from 0."""
-    return int(name.partition("/")[2] or 0)
+    return _split(name)[1]
 
 
 class TaskInputs(NamedTuple):
@@ -90,12 +96,18 @@ class TaskInputs(NamedTuple):
 
     def place(self, name: str) -> TopicPartition:
         """The partition that an input's name stands for."""
-        topic, _, ordinal = name.partition("/")
-        return TopicPartition(topic, self.number + int(ordinal or 0) * self.tasks)
+        topic, ordinal = _split(name)
+        return TopicPartition(topic, self.number + ordinal * self.tasks)
 
     def places(self, positions: Mapping[str, int]) -> dict[TopicPartition, int]:
         """Positions by partition."""
         return {self.place(name): position for name, position in positions.items()}
+
+    def shown(self, positions: Mapping[str, int]) -> dict[str, int]:
+        """Positions for people: by topic, or by partition where the task has several of a topic."""
+        if not any(map(ordinal_of, positions)):
+            return dict(positions)
+        return {str(place): position for place, position in self.places(positions).items()}
 
     def all(self, topics: Mapping[str, int]) -> dict[str, TopicPartition]:
         """All inputs by name. `topics`: the number of partitions of each."""

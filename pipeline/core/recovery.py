@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pipeline.core.checkpoint_refs import CheckpointRef
+from pipeline.core.entry_body import task_count
 from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.names import is_replays
 from pipeline.core.position import AppliedPosition
@@ -314,6 +315,11 @@ def check_identity(
                 "moved away from their state",
                 hint="follow runbooks/partitions-changed.md",
             )
+    if task_count(before) != task_count(now):
+        raise ConfigError(
+            f"{where} belongs to a group of {task_count(before)} tasks, and this is one of {task_count(now)}",
+            hint=f"declare {task_count(before)} tasks: the number never changes",
+        )
     return _check_tables(where, before.tables, now.tables, upgrades)
 
 

@@ -96,8 +96,11 @@ class Store(Protocol):
         """Write the values and the applied position atomically. None deletes a key."""
         ...
 
-    def clear(self, position: bytes) -> None:
-        """Delete all values and write the applied position, atomically."""
+    def clear(self, position: bytes, prefixes: Sequence[bytes] = ()) -> None:
+        """Delete the values whose keys have one of these prefixes, or all, and write the applied position, atomically.
+
+        No prefix consists of 0xff bytes only.
+        """
         ...
 
     def position(self) -> bytes | None:

@@ -103,9 +103,14 @@ class RocksStore(RocksView):
                 batch.put(key, value)
         self._write(batch, position)
 
-    def clear(self, position: bytes) -> None:
-        """Delete all values and write the position, atomically."""
+    def clear(self, position: bytes, prefixes: Sequence[bytes] = ()) -> None:
+        """Delete the values with these prefixes, or all, and write the position, atomically."""
         batch = WriteBatch(raw_mode=True)
+        for prefix in prefixes:
+            batch.delete_range(prefix, _after(prefix))
+        if prefixes:
+            self._write(batch, position)
+            return
         batch.delete_range(_FIRST_USER_KEY, _LAST_TABLE)
         for key, _ in self.scan(_LAST_TABLE):  # the range excludes its end
             batch.delete(key)
@@ -178,6 +183,12 @@ class RocksStore(RocksView):
         except Exception as error:
             raise use_failure(self._path, "written", error) from error
         self._written()
+
+
+def _after(prefix: bytes) -> bytes:
+    """The first key after all keys with a prefix."""
+    end = int.from_bytes(prefix, "big") + 1
+    return end.to_bytes(len(prefix), "big")
 
 
 class _Scan:

@@ -38,7 +38,7 @@ from pipeline.core.crashes import (
     suspect_at,
 )
 from pipeline.core.membership import Suspected
-from pipeline.core.names import TaskId
+from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import ConfigError
 from pipeline.ports import CrashLog, Ending, Logger, Record, error_fields
 
@@ -87,7 +87,7 @@ class NoCrashLog:
 
 
 class Others(Protocol):
-    """The notes of an app's workers to each other."""
+    """The notes of an app's workers to each other. The number of a `task` is here that of a partition."""
 
     def suspected(self, task: TaskId) -> Suspected:
         """The last note about a task."""
@@ -119,18 +119,31 @@ class Crashes:
             self._record_ending(ending)
         self._crash_log.begin(process)
 
-    def of(self, task: TaskId, topic_ids: Mapping[str, str], others: Others) -> InputCrashes:
-        """The suspicions for a task that starts here. `topic_ids`: those of its inputs."""
-        inputs = {topic: Input(task, topic, topic_id) for topic, topic_id in topic_ids.items()}
-        self._merge(inputs, others.suspected(task))
+    def of(
+        self,
+        task: TaskId,
+        places: Mapping[str, TopicPartition],
+        topic_ids: Mapping[str, str],
+        others: Others,
+    ) -> InputCrashes:
+        """The suspicions for a task that starts here. `places`: its inputs by name. `topic_ids`: by topic."""
+        inputs = {
+            name: Input(task._replace(number=place.partition), place.topic, topic_ids[place.topic])
+            for name, place in places.items()
+        }
+        of_partition: dict[TaskId, dict[str, Input]] = {}
+        for name, at in inputs.items():
+            of_partition.setdefault(at.task, {})[name] = at
+        for partition, own in of_partition.items():
+            self._merge(own, others.suspected(partition))
 
         def changed(at: Input, suspects: Sequence[Suspect]) -> None:
             self._change(at, suspects)
-            others.suspect(task, self._noted(inputs))
+            others.suspect(at.task, self._noted(of_partition[at.task]))
 
-        suspects = {topic: self._suspects[at] for topic, at in inputs.items() if at in self._suspects}
-        if suspects:
-            others.suspect(task, self._noted(inputs))
+        suspects = {name: self._suspects[at] for name, at in inputs.items() if at in self._suspects}
+        for partition in {inputs[name].task for name in suspects}:
+            others.suspect(partition, self._noted(of_partition[partition]))
         return InputCrashes(self._crash_log, inputs, suspects, changed, self._stack)
 
     def leave(self) -> None:
@@ -140,9 +153,10 @@ class Crashes:
     def _merge(self, inputs: Mapping[str, Input], noted: Suspected) -> None:
         """Merge suspicions: first those of other workers that ran the task, then the crash that this start found."""
         by_input: dict[Input, list[Suspect]] = {}
+        by_topic = {(at.topic, at.topic_id): at for at in inputs.values()}
         for topic, topic_id, suspect in noted.suspects:
-            at = inputs.get(topic)
-            if at is not None and at.topic_id == topic_id:
+            at = by_topic.get((topic, topic_id))
+            if at is not None:
                 by_input.setdefault(at, []).append(suspect)
         for at in inputs.values():
             found = self._found if self._found is not None and self._found.input == at else None

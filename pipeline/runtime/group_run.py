@@ -23,37 +23,49 @@ class GroupRun:
         self.source = source
         self.tasks: dict[int, LiveTask] = {}
         self.leaving: dict[int, LiveTask] = {}  # being released; their open work is being committed
-        self._paused: set[int] = set()
-        self._held: set[int] = set()
+        self._places = [plan.inputs_of(number) for number in range(plan.task_count)]
+        self._names = {place: name for inputs in self._places for name, place in inputs.items()}
+        self._by_number: dict[int, list[TopicPartition]] = {}
+        for place in self._names:
+            self._by_number.setdefault(place.partition, []).append(place)
+        self._paused: dict[int, set[int]] = {}  # by task: its paused partition numbers
+        self._held: set[int] = set()  # tasks
         self._left: dict[TopicPartition, int] = {}  # positions of released tasks that are not mirrored yet
 
     def add(self, task: LiveTask) -> None:
         """Add a live task, and read its partitions from its positions."""
-        partitions = self.plan.partitions_of(task.id.number)
         self.tasks[task.id.number] = task
-        self.source.assign({tp: task.applied.positions[tp.topic] for tp in partitions})
+        self.source.assign(self.applied(task))
 
-    def release(self, partition: int) -> None:
+    def release(self, number: int) -> None:
         """Start to release a live task: no more records are read for it."""
-        task = self._stop_reading(partition)
+        task = self._stop_reading(number)
         if task is not None:
-            self.leaving[partition] = task
+            self.leaving[number] = task
             task.leave()
 
-    def remove(self, partition: int) -> LiveTask | None:
+    def remove(self, number: int) -> LiveTask | None:
         """Remove a live or leaving task without closing it; None if there is no such task."""
-        left = self.leaving.pop(partition, None)
+        left = self.leaving.pop(number, None)
         if left is not None and left.idle:
             self._left.update(self.applied(left))
-        return left or self._stop_reading(partition)
+        return left or self._stop_reading(number)
 
-    def _stop_reading(self, partition: int) -> LiveTask | None:
-        task = self.tasks.pop(partition, None)
+    def _stop_reading(self, number: int) -> LiveTask | None:
+        task = self.tasks.pop(number, None)
         if task is not None:
-            self.source.unassign(self.plan.partitions_of(partition))
-            self._paused.discard(partition)
-            self._held.discard(partition)
+            self.source.unassign(self._places[number].values())
+            self._paused.pop(number, None)
+            self._held.discard(number)
         return task
+
+    def task_of(self, partition: int) -> LiveTask | None:
+        """The live task that reads a partition."""
+        return self.tasks.get(partition % len(self._places))
+
+    def name_of(self, record: Record) -> str:
+        """The name of the input that a record is from."""
+        return self._names[record.topic(), record.partition()]  # type: ignore[index]  # equal to a TopicPartition
 
     def batches(self, records: Sequence[Record]) -> Iterator[tuple[int, list[Record]]]:
         """(partition, records of one topic) in order. Runs are long, because records arrive as they were fetched."""
@@ -64,33 +76,49 @@ class GroupRun:
             for (_, partition), run in groupby(records, key=_place):
                 yield partition, list(run)
 
-    def hold(self, partition: int) -> None:
+    def hold(self, number: int) -> None:
         """Stop reading for a live task until `unhold`."""
-        self._held.add(partition)
+        self._held.add(number)
 
-    def is_held(self, partition: int) -> bool:
-        return partition in self._held
+    def is_held(self, number: int) -> bool:
+        return number in self._held
 
-    def is_paused(self, partition: int) -> bool:
-        """Whether the input of a live task is paused: it is held, or too many records wait."""
-        return partition in self._paused
+    def is_paused(self, number: int) -> bool:
+        """Whether an input of a live task is paused: the task is held, or too many records of the input wait."""
+        return number in self._paused
 
-    def unhold(self, partition: int) -> None:
-        self._held.discard(partition)
+    def unhold(self, number: int) -> None:
+        self._held.discard(number)
 
     def balance(self, limit: int) -> None:
-        """Pause the partitions of tasks that are held or have more than `limit` waiting records.
+        """Pause the partitions of tasks that are held, those that are stopped, and those with too many waiting records.
 
-        Resume those of tasks that are not held and have none.
+        A partition is resumed once none of its records wait.
         """
-        for partition, task in self.tasks.items():
-            held = partition in self._held
-            if partition not in self._paused and (held or task.backlog_records > limit):
-                self._paused.add(partition)
-                self.source.pause(self.plan.partitions_of(partition))
-            elif partition in self._paused and task.backlog_records == 0 and not held:
-                self._paused.discard(partition)
-                self.source.resume(self.plan.partitions_of(partition))
+        for number, task in self.tasks.items():
+            waiting, paused = task.waiting, self._paused.get(number)
+            if not (paused or waiting or task.stopped or number in self._held):
+                continue
+            if number in self._held:
+                wanted = {place.partition for place in self._places[number].values()}
+            else:
+                wanted = {partition for partition, records in waiting.items() if records > limit}
+                wanted.update(task.stopped)
+                wanted.update(paused.intersection(waiting) if paused else ())
+            self._pause(number, paused or set(), wanted)
+
+    def _pause(self, number: int, before: set[int], now: set[int]) -> None:
+        """Pause the partitions `now` of a task, of which those of `before` are paused."""
+        if before == now:
+            return
+        for partition in sorted(now - before):
+            self.source.pause(self._by_number[partition])
+        for partition in sorted(before - now):
+            self.source.resume(self._by_number[partition])
+        if now:
+            self._paused[number] = now
+        else:
+            self._paused.pop(number, None)
 
     def mirror(self) -> None:
         """Commit the applied positions to the consumer group, for lag tools."""
@@ -102,8 +130,8 @@ class GroupRun:
 
     def applied(self, task: LiveTask) -> dict[TopicPartition, int]:
         """The positions of a task in its inputs."""
-        partitions = self.plan.partitions_of(task.id.number)
-        return {tp: task.applied.positions[tp.topic] for tp in partitions}
+        positions = task.applied.positions
+        return {place: positions[name] for name, place in self._places[task.id.number].items()}
 
 
 # A C function, since it is called for every record.

@@ -12,7 +12,7 @@ from pipeline.api.declarations import DeclaredTopic
 from pipeline.config import WorkerSettings
 from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.membership import Owner
-from pipeline.core.names import TaskId, TopicPartition, is_replays
+from pipeline.core.names import TaskId, is_replays
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery_time import RestoreWork
 from pipeline.errors import PipelineError
@@ -76,7 +76,7 @@ class JournalBackend:
         refuse_retired(plan.id, self._environment)
         journal = ensure_genesis(
             plan.id,
-            plan.partitions,
+            plan.task_count,
             plan.identity,
             settings.replication_factor,
             environment=self._environment,
@@ -225,12 +225,12 @@ def _restore_step(
     """The restore as a step for an executor."""
     task = request.task
 
-    def start_position(topic: str) -> int:
+    def start_position(name: str) -> int:
         # The source cannot be used here: it answers only on the processing thread, between polls.
-        place = TopicPartition(topic, task.number)
+        place = plan.names_of(task.number).place(name)
         with closing(environment.journals()) as reader:
             # Replays are always handled from the first one.
-            if settings.start == "earliest" or is_replays(topic):
+            if settings.start == "earliest" or is_replays(place.topic):
                 return reader.bounds(place).start
             return reader.highest_ends([place])[place]
 

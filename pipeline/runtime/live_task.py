@@ -26,7 +26,7 @@ __all__ = ["LiveTask", "RestoreRequest", "RestoredTask", "TaskBackend", "TaskPos
 class TaskPosition(Protocol):
     """The position of a task in its history.
 
-    `seq`: its last entry's seq, or a sink's epoch; it increases with each owner.
+    `seq`: its last entry's seq, or a sink's epoch; it increases with each owner. `positions`: by input name.
     """
 
     @property
@@ -48,21 +48,36 @@ class LiveTask(Protocol):
     def applied(self) -> TaskPosition: ...
 
     @property
+    def positions(self) -> Mapping[str, int]:
+        """The next offset to process, by input. It is ahead of `applied.positions` by the uncommitted records."""
+        ...
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is open, in progress or waiting."""
         ...
 
     @property
     def poison(self) -> PipelineError | None:
-        """Why it accepts no more records. It ends once the earlier ones are committed."""
+        """Why it accepts no more records at all. It ends once the earlier ones are committed."""
+        ...
+
+    @property
+    def stopped(self) -> Mapping[int, PipelineError]:
+        """The partitions of which it accepts no more records, and why; the others continue."""
         ...
 
     @property
     def backlog_records(self) -> int: ...
 
     @property
+    def waiting(self) -> Mapping[int, int]:
+        """The number of waiting records of each partition that has some."""
+        ...
+
+    @property
     def retried(self) -> Retried | None:
-        """The record that is being retried, for which others of its topic wait."""
+        """The record that is being retried, for which others of its input wait."""
         ...
 
     @property
@@ -93,8 +108,8 @@ class LiveTask(Protocol):
     @property
     def rejected(self) -> Rejected: ...
 
-    def offer(self, topic: str, records: Sequence[Record]) -> None:
-        """Process records of this task's partition of `topic`, now or once there is room."""
+    def offer(self, name: str, records: Sequence[Record]) -> None:
+        """Process records of an input, now or once there is room."""
         ...
 
     def advance(self) -> bool:
@@ -102,7 +117,7 @@ class LiveTask(Protocol):
         ...
 
     def skip_to(self, positions: Mapping[str, int]) -> None:
-        """Commit these positions, below which no record is unprocessed. Only while the task is idle."""
+        """Commit these positions, below which no record is unprocessed. Only for inputs of which no record waits."""
         ...
 
     def leave(self) -> None:

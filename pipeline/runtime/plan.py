@@ -14,6 +14,7 @@ from pipeline.api.group import DeclaredGroup
 from pipeline.api.table import table_prefix
 from pipeline.api.topic_limits import RECORD_OVERHEAD_BYTES, accepted_by
 from pipeline.core.dedup import topic_tag
+from pipeline.core.inputs import TaskInputs
 from pipeline.core.journal_format import Identity, InputFacts
 from pipeline.core.names import GroupId, TaskId, TopicPartition
 from pipeline.core.suggestions import did_you_mean, topic_hint
@@ -22,6 +23,7 @@ from pipeline.ports import TopicInfo
 from pipeline.runtime.dead_letter_topics import dead_letter_topics, wants_letters
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.task.trace_links import TRACEPARENT_BYTES
+from pipeline.runtime.task_count import tasks_in_identity
 
 __all__ = [
     "PARTITIONER",
@@ -56,8 +58,13 @@ class GroupPlan:
         return self.group.id
 
     @property
+    def task_count(self) -> int:
+        """The number of tasks."""
+        return self.identity.tasks or self.partitions
+
+    @property
     def tasks(self) -> list[TaskId]:
-        return [TaskId(self.id.app, self.id.group, partition) for partition in range(self.partitions)]
+        return [TaskId(self.id.app, self.id.group, number) for number in range(self.task_count)]
 
     @property
     def reads_replays(self) -> bool:
@@ -70,21 +77,33 @@ class GroupPlan:
         return wants_letters(self.group) and not (self.largest_letter and self.reads_replays)
 
     def check_replays(self) -> None:
-        """Check that each task has its partition of the replays topic. Raises ConfigError.
+        """Check that the replays topic has as many partitions as the inputs. Raises ConfigError.
 
         The journal is checked first, because its errors are more specific if the inputs have changed.
         """
         found = self.identity.inputs.get(self.id.replays_topic)
         if found is not None and found.partitions != self.partitions:
             raise ConfigError(
-                f"topic {self.id.replays_topic} has {found.partitions} partitions, and group {self.id.app}/"
-                f"{self.id.group} has {self.partitions} tasks: each task reads the partition with its number",
+                f"topic {self.id.replays_topic} has {found.partitions} partitions, and the inputs of group "
+                f"{self.id.app}/{self.id.group} have {self.partitions}: a replay is in the partition of its record",
                 hint="the pipeline creates that topic itself: delete the topic that was created by another program",
             )
 
-    def partitions_of(self, partition: int) -> list[TopicPartition]:
+    def task_of(self, partition: int) -> int:
+        """The number of the task that reads a partition."""
+        return partition % self.task_count
+
+    def inputs_of(self, number: int) -> dict[str, TopicPartition]:
+        """The inputs of one task, by name."""
+        return self.names_of(number).all(dict.fromkeys(self.identity.inputs, self.partitions))
+
+    def names_of(self, number: int) -> TaskInputs:
+        """The names of the inputs of one task."""
+        return TaskInputs(number, self.identity.tasks)
+
+    def partitions_of(self, number: int) -> list[TopicPartition]:
         """The input partitions of one task."""
-        return [TopicPartition(name, partition) for name in self.identity.inputs]
+        return list(self.inputs_of(number).values())
 
 
 def plan_groups(
@@ -105,7 +124,7 @@ def plan_groups(
     plans = [
         GroupPlan(
             group,
-            *_shape(app, group, topics, cluster_id, letters.get(group.id.replays_topic)),
+            *_shape(app, group, topics, cluster_id, letters.get(group.id.replays_topic), environment),
             max(_message_bytes(topics[topic.name]) for topic in group.inputs),
             largest_letter(letters.get(group.id.dead_letter_topic)),
             placed_by,
@@ -199,6 +218,7 @@ def _shape(
     topics: Mapping[str, TopicInfo],
     cluster_id: str,
     replays: TopicInfo | None,
+    environment: Environment,
 ) -> tuple[int, Identity]:
     inputs = group.inputs
     counts = {topic.name: topics[topic.name].partitions for topic in inputs}
@@ -229,6 +249,7 @@ def _shape(
         inputs={info.name: InputFacts(info.topic_id, info.partitions) for info in read},
         tables={name: table.fingerprint for name, table in group.tables.items()},
         topology=blake2b(shape.encode(), digest_size=8).hexdigest(),
+        tasks=0 if group.sinks else tasks_in_identity(group, partitions, environment),
     )
 
 

@@ -2,22 +2,27 @@
 
 A reset appends a RESET entry (`runtime/commit/admin_entry.py`): the state is empty, the positions are the chosen ones,
 and the history continues. A crash before its commit changes nothing. After it, every restore, with any local state,
-reaches the RESET entry and continues with an empty state. A worker that runs the task restores it by itself. The entry
-has the current topics and schemas, so a reset also allows a change that `core.recovery.check_identity` refuses. A sink
-group has no journal: its positions are in its database (`reset_positions`).
+reaches the RESET entry and continues with an empty state. A reset of one partition of a task with several deletes only
+the rows of this partition, and moves only its positions. A worker that runs the task restores it by itself. The entry
+has the current topics and schemas, so a reset of a whole task also allows a change that
+`core.recovery.check_identity` refuses. A sink group has no journal: its positions are in its database
+(`reset_positions`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.config import WorkerSettings
-from pipeline.core.journal_format import EntryKind, Identity
+from pipeline.core.entry_body import partitions_to_reset
+from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.names import TaskId, TopicPartition, is_replays
+from pipeline.core.recovery import check_identity
 from pipeline.core.sink_positions import PositionRow, next_epoch
 from pipeline.errors import FatalTaskError, InputError
 from pipeline.ports import JournalReader
@@ -126,23 +131,28 @@ class InputReset:
 
 @dataclass(frozen=True, slots=True)
 class TaskReset:
-    """The effect of a reset on one task. `outputs`: the topics that its handlers may have written to."""
+    """The effect of a reset on one task. `outputs`: the topics that its handlers may have written to.
+
+    `partition`: the only one that is reset; None: all of the task.
+    """
 
     task: TaskId
     plan: GroupPlan
     seq: int
     inputs: tuple[InputReset, ...]
     outputs: tuple[str, ...]
+    partition: int | None = None
 
 
 def plan_reset(
     app: DeclaredApp,
     groups: Sequence[DeclaredGroup],
-    partition: int | None,
+    number: int | None,
     start: StartAt,
     environment: Environment,
+    partition: int | None = None,
 ) -> Iterator[TaskReset]:
-    """Plan a reset of each task of `groups`, or of `partition` of each. Changes nothing.
+    """Plan a reset of each task of `groups`, or of task `number` or of `partition` of each. Changes nothing.
 
     Raises ConfigError (also for a retired app), InputError (a start outside the input's offsets), UnreachableError,
     FatalTaskError (the group has no journal).
@@ -154,20 +164,37 @@ def plan_reset(
             numbers = _sink_seqs(plan, environment) if plan.group.sinks else None
             if numbers is None:
                 _require_journal(plan, environment)
-            if partition is not None and not 0 <= partition < plan.partitions:
-                raise InputError(
-                    f"group {plan.id.app}/{plan.id.group} has no task {partition}",
-                    hint=f"its tasks are 0 to {plan.partitions - 1}, one for each partition of its inputs",
-                )
+            chosen = _chosen_task(plan, number, partition)
+            only = partition if plan.partitions > plan.task_count else None
             read = {topic.name for topic in plan.group.inputs}
             outputs = tuple(name for name in app.topics if name not in read) or tuple(app.topics)
             for task in plan.tasks:
-                if partition is None or task.number == partition:
+                if chosen is None or task.number == chosen:
                     seq, positions = numbers[task] if numbers is not None else _entered(task, plan, reader)
-                    inputs = _input_resets(task, plan, positions, start, reader)
-                    yield TaskReset(task, plan, seq, inputs, () if plan.group.sinks else outputs)
+                    inputs = _input_resets(task, plan, positions, start, reader, only)
+                    yield TaskReset(task, plan, seq, inputs, () if plan.group.sinks else outputs, only)
     finally:
         reader.close()
+
+
+def _chosen_task(plan: GroupPlan, number: int | None, partition: int | None) -> int | None:
+    """The number of the only task to reset; None for all. Raises InputError."""
+    if partition is not None and plan.task_count == plan.partitions:
+        number = partition
+    elif partition is not None:
+        if not 0 <= partition < plan.partitions:
+            raise InputError(
+                f"the inputs of group {plan.id.app}/{plan.id.group} have no partition {partition}",
+                hint=f"their partitions are 0 to {plan.partitions - 1}",
+            )
+        return plan.task_of(partition)
+    if number is not None and not 0 <= number < plan.task_count:
+        each = ", one for each partition of its inputs" if plan.task_count == plan.partitions else ""
+        raise InputError(
+            f"group {plan.id.app}/{plan.id.group} has no task {number}",
+            hint=f"its tasks are 0 to {plan.task_count - 1}{each}",
+        )
+    return number
 
 
 def reset_task(reset: TaskReset, owner: str, environment: Environment, settings: WorkerSettings) -> int:
@@ -175,11 +202,48 @@ def reset_task(reset: TaskReset, owner: str, environment: Environment, settings:
 
     Raises FencedError if workers acquire the task again each time, UnreachableError, FatalTaskError.
     """
-    positions = {entry.topic: entry.start for entry in reset.inputs}
+    names = reset.plan.names_of(reset.task.number)
+    positions = {names.name(TopicPartition(each.topic, each.partition)): each.start for each in reset.inputs}
     if reset.plan.group.sinks:
         return reset_positions(reset.task, reset.plan, positions, environment)
+    if reset.partition is not None:
+        return _reset_partition(reset, reset.partition, positions, owner, environment, settings)
     commit = Commit(EntryKind.RESET, positions, identity=reset.plan.identity)
     return append_entry(reset.task, owner, lambda _last: commit, environment, settings)
+
+
+def _reset_partition(
+    reset: TaskReset,
+    partition: int,
+    positions: Mapping[str, int],
+    owner: str,
+    environment: Environment,
+    settings: WorkerSettings,
+) -> int:
+    """Reset one partition. The identity stays that of the history, because the rows of the others are kept."""
+    task = reset.task
+    with closing(environment.journals()) as reader:
+        before = _last_identity(task, reader)
+    whole = f"reset the whole task: --task {task.number}"
+    if before is None:
+        raise InputError(f"task {task}: no recent entry names its inputs", hint=whole)
+    check_identity(f"task {task}", before, reset.plan.identity, _any_upgrade(before))
+
+    def entry(last: JournalEntry) -> Commit:
+        known = last.entry.positions
+        moved = {name: at for name, at in positions.items() if name in known}
+        if not moved:
+            raise InputError(f"task {task} has processed no record of partition {partition}", hint=whole)
+        return Commit(
+            EntryKind.RESET, {**known, **moved}, identity=before, extra=partitions_to_reset([partition])
+        )
+
+    return append_entry(task, owner, entry, environment, settings)
+
+
+def _any_upgrade(before: Identity) -> dict[str, str]:
+    """Any change of a table's type is allowed: the owner of the task checks it when it acquires the task."""
+    return dict.fromkeys(before.tables, "")
 
 
 def _require_journal(plan: GroupPlan, environment: Environment) -> None:
@@ -191,9 +255,9 @@ def _require_journal(plan: GroupPlan, environment: Environment) -> None:
             f"group {plan.id.app}/{plan.id.group} has no journal ({topic}): there is nothing to reset",
             hint="start a worker; if the group existed before: runbooks/journal-lost.md",
         )
-    if found.partitions != plan.partitions:
+    if found.partitions != plan.task_count:
         raise FatalTaskError(
-            f"the journal {topic} has {found.partitions} partitions, the group's input {plan.partitions}",
+            f"the journal {topic} has {found.partitions} partitions, the group {plan.task_count} tasks",
             hint="follow runbooks/partitions-changed.md",
         )
 
@@ -203,14 +267,16 @@ def _entered(task: TaskId, plan: GroupPlan, reader: JournalReader) -> tuple[int,
     last = last_of(task, reader).entry
     before = _last_identity(task, reader)
     found = {}
-    for topic, position in last.positions.items():
-        was, now = before.inputs.get(topic) if before else None, plan.identity.inputs.get(topic)
+    for name, position in last.positions.items():
+        place = plan.names_of(task.number).place(name)
+        was = before.inputs.get(place.topic) if before else None
+        now = plan.identity.inputs.get(place.topic)
         if was is not None and now is not None:
             same = was.topic_id == now.topic_id
         else:
-            same = now is None or position <= _end(reader, TopicPartition(topic, task.number))
+            same = now is None or position <= _end(reader, place)
         if same:
-            found[topic] = position
+            found[name] = position
     return last.seq, found
 
 
@@ -247,12 +313,20 @@ def _sink_seqs(plan: GroupPlan, environment: Environment) -> dict[TaskId, tuple[
 
 
 def _input_resets(
-    task: TaskId, plan: GroupPlan, positions: Mapping[str, int], start: StartAt, reader: JournalReader
+    task: TaskId,
+    plan: GroupPlan,
+    positions: Mapping[str, int],
+    start: StartAt,
+    reader: JournalReader,
+    only: int | None,
 ) -> tuple[InputReset, ...]:
+    """The inputs of a task, or those of partition `only`."""
     inputs = []
-    for partition in plan.partitions_of(task.number):
+    for name, partition in plan.inputs_of(task.number).items():
+        if only is not None and partition.partition != only:
+            continue
         first, end = reader.bounds(partition).start, _end(reader, partition)
-        position = positions.get(partition.topic)
+        position = positions.get(name)
         if is_replays(partition.topic):
             chosen = _behind_replays(reader, partition, position or first, end)
         else:

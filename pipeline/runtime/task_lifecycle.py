@@ -329,7 +329,9 @@ class TaskLifecycle:
     def _watched(self, run: GroupRun, task: LiveTask) -> LiveTask:
         inputs = run.plan.identity.inputs
         topic_ids = {name: facts.topic_id for name, facts in inputs.items()}
-        task.crashes = self._crashes.of(task.id, topic_ids, self.ownership)
+        task.crashes = self._crashes.of(
+            task.id, run.plan.inputs_of(task.id.number), topic_ids, self.ownership
+        )
         return task
 
     def _fail(self, run: GroupRun, task_id: TaskId, error: PipelineError, seq: int | None = None) -> None:

@@ -98,7 +98,7 @@ class Worker:
             "worker_started",
             app=self._app.name,
             worker=self._settings.worker_id,
-            task_count=sum(plan.partitions for plan in plans),
+            task_count=sum(plan.task_count for plan in plans),
         )
 
     def step(self) -> bool:
@@ -197,8 +197,8 @@ class Worker:
         for run in self._runs:
             for task in [*run.tasks.values(), *run.leaving.values()]:
                 task.stop_waiting()
-            for partition in list(run.tasks):
-                run.release(partition)
+            for number in list(run.tasks):
+                run.release(number)
         for run in self._runs:  # start all before waiting, so that their commits overlap
             for task in list(run.leaving.values()):
                 self._advance_leaving(run, task)
@@ -241,7 +241,7 @@ class Worker:
             ownership.assigned,
             ownership.members,
             self._maintenance.kafka_unreachable_s,
-            {run.plan.id: run.plan.partitions for run in self._runs},
+            {run.plan.id: run.plan.task_count for run in self._runs},
             lifecycle.recovery.speed(),
             self._caches.total_bytes,
             ownership.peers,
@@ -281,13 +281,13 @@ class Worker:
         records, failures = run.source.poll(self._settings.max_poll_records, timeout_s)
         self._commit_rate.polled(len(records), self._settings.max_poll_records)
         for partition, batch in run.batches(records):
-            task = run.tasks.get(partition)
+            task = run.task_of(partition)
             if task is not None:
                 self._offer(run, task, batch)
         for failure in failures:
-            task = run.tasks.get(failure.partition.partition)
+            task = run.task_of(failure.partition.partition)
             if task is not None:
-                position = task.applied.positions[failure.partition.topic]
+                position = run.applied(task)[failure.partition]
                 why = self._maintenance.begin_explanation(run, task.id, failure, position)
                 self._failing.append((run, task, why))
         return bool(records)
@@ -303,7 +303,7 @@ class Worker:
 
     def _offer(self, run: GroupRun, task: LiveTask, records: list[Record]) -> None:
         try:
-            task.offer(records[0].topic(), records)
+            task.offer(run.name_of(records[0]), records)
         except PipelineError as error:
             self._lifecycle.react(run, task.id, error)
 

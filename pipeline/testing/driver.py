@@ -18,6 +18,9 @@ from pipeline.api.declarations import Table, Topic, declared_table, declared_top
 from pipeline.api.event import Event
 from pipeline.api.sinks import Sink, Sqlite
 from pipeline.api.table import table_prefix
+from pipeline.core.entry_body import NEWEST
+from pipeline.core.inputs import row_prefix
+from pipeline.core.journal_format import format_of_chunk
 from pipeline.core.names import EVENT_ID_HEADER, GroupId, TaskId
 from pipeline.errors import InputError
 from pipeline.ops.dead_letters.letters import Choice
@@ -155,7 +158,7 @@ class TestDriver(SimulatedProcess):
             start: Where to start, as the option `--from` takes it: `[TOPIC=]earliest|latest|OFFSET|TIME`. Default:
                 `earliest`.
             group: The group.
-            partition: Only this task. Default: all tasks of the group.
+            partition: Only this partition of the inputs. Default: all.
 
         Raises:
             PipelineError: The reset is not possible.
@@ -168,7 +171,7 @@ class TestDriver(SimulatedProcess):
         groups = [found for found in self._declared.groups if found.name == group]
         environment = self.environment()
         for task in list(
-            plan_reset(self._declared, groups, partition, start_at(start or ("earliest",)), environment)
+            plan_reset(self._declared, groups, None, start_at(start or ("earliest",)), environment, partition)
         ):
             reset_task(task, "reset", environment, self.settings)
         self.clock.advance(self.settings.check_interval_s)  # an idle worker looks for it this often
@@ -283,7 +286,7 @@ class TestDriver(SimulatedProcess):
         return result
 
     def table_by_partition(self, table: Table[K, V]) -> dict[int, dict[K, V]]:
-        """The rows of a table, as `table` reads them, for each task.
+        """The rows of a table, as `table` reads them, for each partition of the inputs.
 
         Args:
             table: A table of the app.
@@ -297,17 +300,15 @@ class TestDriver(SimulatedProcess):
             ```
         """
         declared = declared_table(table)
-        prefix = table_prefix(table.name)
-        skip = len(prefix)
         result: dict[int, dict[K, V]] = {}
-        for task in self._tasks(table.group):
-            rows = self.stores.contents(task)
-            result[task.number] = {
-                declared.key.decode(key[skip:]): declared.value.decode(value)
-                for key, value in sorted(rows.items())
+        for task, partition, rows in self._partitions_of(table.group):
+            prefix = rows + table_prefix(table.name)
+            result[partition] = {
+                declared.key.decode(key[len(prefix) :]): declared.value.decode(value)
+                for key, value in sorted(self.stores.contents(task).items())
                 if key.startswith(prefix)
             }
-        return result
+        return dict(sorted(result.items()))
 
     def rows(self, sink: Sink[Any, Any]) -> list[dict[str, Any]]:
         """The committed rows of a sink's table in memory.
@@ -382,8 +383,25 @@ class TestDriver(SimulatedProcess):
         """
         return dict(self.task(group, partition).applied.positions)
 
-    def _tasks(self, group: str) -> list[TaskId]:
+    def _partitions_of(self, group: str) -> list[tuple[TaskId, int, bytes]]:
+        """The partitions of a group's inputs, each with its task and the beginning of the keys of its rows."""
         found = next(g for g in self._declared.groups if g.name == group)
         info = self.broker.describe(found.inputs[0].name)
         count = info.partitions if info is not None else 0
-        return [TaskId(self.app.name, group, partition) for partition in range(count)]
+        journal = self.broker.describe(found.id.journal_topic)
+        tasks = journal.partitions if journal is not None else count
+        chunk = (
+            next((record.value() for record in self.broker.records(found.id.journal_topic)), b"")
+            if journal
+            else b""
+        )
+        rows = row_prefix if format_of_chunk(chunk or b"") == NEWEST else _no_prefix
+        return [
+            (TaskId(self.app.name, group, partition % tasks), partition, rows(partition))
+            for partition in range(count)
+        ]
+
+
+def _no_prefix(_partition: int) -> bytes:
+    """Keys of rows in format 1."""
+    return b""

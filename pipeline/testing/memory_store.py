@@ -187,8 +187,9 @@ class MemoryStore:
             _write(state, writes)
             state.position = position
 
-    def clear(self, position: bytes) -> None:
-        self.apply(dict.fromkeys(self._alive().values), position)
+    def clear(self, position: bytes, prefixes: Sequence[bytes] = ()) -> None:
+        chosen = tuple(prefixes) or (b"",)
+        self.apply(dict.fromkeys(key for key in self._alive().values if key.startswith(chosen)), position)
 
     def position(self) -> bytes | None:
         return self._alive().position

@@ -116,10 +116,10 @@ ROWS = [
     Broken(
         "a batch that was consumed before an abort is kept",
         pipeline.runtime.group_run.GroupRun._stop_reading,
-        "            self.source.unassign(self.plan.partitions_of(partition))\n",
-        "            kept, assign = dict(task.positions), self.source.assign\n"
-        "            self.source.unassign(self.plan.partitions_of(partition))\n"
-        "            self.source.assign = lambda places: assign({tp: kept[tp.topic] for tp in places})\n",
+        "            self.source.unassign(self._places[number].values())\n",
+        "            kept, assign, names = dict(task.positions), self.source.assign, self._names\n"
+        "            self.source.unassign(self._places[number].values())\n"
+        "            self.source.assign = lambda places: assign({tp: kept[names[tp]] for tp in places})\n",
         "tests/runtime/commit/test_doubtful_commits.py fence_in_the_middle",
     ),
     Broken(

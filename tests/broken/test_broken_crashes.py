@@ -77,8 +77,8 @@ ROWS = [
     Broken(
         "what another worker has found is not heard",
         pipeline.runtime.crashes.Crashes.of,
-        "        self._merge(inputs, others.suspected(task))\n",
-        "        self._found = None\n",
+        "            self._merge(own, others.suspected(partition))\n",
+        "            self._found = None\n",
         f"{CRASHES} continues_the_count",
     ),
     Broken(
@@ -91,7 +91,7 @@ ROWS = [
     Broken(
         "a record that stops its task is never tried again",
         pipeline.runtime.task.task.Task._handle_cautiously,
-        "                self.crashes.try_again(topic, part[0])\n",
+        "                self.crashes.try_again(name, part[0])\n",
         "",
         f"{CRASHES} fix_passes",
     ),

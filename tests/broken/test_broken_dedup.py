@@ -52,7 +52,7 @@ ROWS = [
     Broken(
         "the clock of a dedup table is not committed",
         pipeline.runtime.task.dedup.DedupTable.take_writes,
-        "        writes[clock_key(self._topic.name)] = pack_state(self._clock_ms, self._again_ms)\n",
+        "        writes[clock_key(self._topic.name, self._rows)] = pack_state(self._clock_ms, self._again_ms)\n",
         "",
         f"{DEDUP} turn_the_clock_back",
     ),

@@ -194,7 +194,7 @@ ROWS = [
     Broken(
         "where to begin is resolved at each start",
         pipeline.runtime.restore.restore._Restore._begun,
-        "            if topic not in applied.positions or acquired.inputs[topic].replaced\n",
+        "            if name not in applied.positions or acquired.inputs[place.topic].replaced\n",
         "",
         f"{WORKER} latest_is_resolved_once",
     ),
@@ -307,8 +307,8 @@ ROWS = [
     Broken(
         "each task of a group begins in a transaction of its own",
         pipeline.runtime.restore.genesis._Genesis.transact,
-        "            engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])\n",
-        "            engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])\n"
+        "            engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES, version)[0])\n",
+        "            engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES, version)[0])\n"
         "            engine.flush()\n"
         "            engine.commit()\n"
         "            engine.begin()\n",

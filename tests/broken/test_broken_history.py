@@ -69,7 +69,7 @@ ROWS = [
     Broken(
         "a past state keeps the rows from before a reset",
         pipeline.runtime.restore.restore.apply_entries,
-        "            store.clear(encode_position(applied))\n",
+        "            store.clear(encode_position(applied), [row_prefix(each) for each in partitions or ()])\n",
         "            pass\n",
         f"{STATES} after_a_reset",
     ),

@@ -118,7 +118,7 @@ ROWS = [
     Broken(
         "a reset keeps the rows of before",
         pipeline.runtime.restore.restore.apply_entries,
-        "            store.clear(encode_position(applied))\n",
+        "            store.clear(encode_position(applied), [row_prefix(each) for each in partitions or ()])\n",
         "            pass\n",
         "tests/runtime/test_reset.py wherever_its_state_is",
     ),
@@ -138,16 +138,16 @@ ROWS = [
     ),
     Broken(
         "a quiet task passes over what it has not come to",
-        pipeline.runtime.idle_positions.IdlePositions._take,
-        "and run.applied(task) == before",
+        pipeline.runtime.idle_positions.IdlePositions._is_still_idle,
+        "and task.positions[name] == position",
         "",
         "tests/runtime/test_idle_positions.py went_on_while",
     ),
     Broken(
         "a position that is passed over turns a later one back",
         pipeline.runtime.task.task.Task.advance,
-        "topic: max(at[topic], position) for",
-        "topic: position for",
+        "name: max(at[name], position) for",
+        "name: position for",
         "tests/runtime/test_idle_positions.py turn_positions_back",
     ),
     Broken(

@@ -117,8 +117,8 @@ ROWS = [
     Broken(
         "what waits in a task that is given up is processed and lost",
         pipeline.runtime.task.task.Task.offer,
-        "        if self.poison is not None or self._leaving:\n            return\n",
-        "        if self.poison is not None:\n            return\n",
+        "        if self._leaving or (self.stopped and",
+        "        if (self.stopped and",
         "tests/runtime/task/test_task.py given_up",
     ),
     Broken(

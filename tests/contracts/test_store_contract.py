@@ -332,6 +332,23 @@ def test_a_cleared_store_is_empty_but_for_its_position(stores: Stores) -> None:
     again.close()
 
 
+def test_a_part_of_a_store_is_cleared(stores: Stores) -> None:
+    """A reset of some partitions keeps the rows of the others, also those of the last possible partition."""
+    store = stores.open(TASK)
+    cleared = [
+        b"\x01\x00\x07",
+        b"\x01\x00\x07a",
+        b"\x01\x00\x07" + b"\xff" * 9,
+        b"\x01\xff\xff",
+        b"\x01\xff\xff\xff",
+    ]
+    kept = [b"\x01\x00\x06\xff", b"\x01\x00\x08", b"\x01\xff\xfe\xff", b"\x02\x00\x00"]
+    store.apply(dict.fromkeys([*cleared, *kept], b"old"), b"p1")
+    store.clear(b"p2", [b"\x01\x00\x07", b"\x01\xff\xff"])
+    assert ([key for key, _ in store.scan(b"")], store.position()) == (kept, b"p2")
+    store.close()
+
+
 def test_states_are_claimed_by_one_worker(tmp_path: Path) -> None:
     """A second worker that comes by mistake is refused before it fences the first one's tasks."""
     first, second = RocksStores(tmp_path, 8 << 20), RocksStores(tmp_path, 8 << 20)

@@ -57,6 +57,13 @@ def test_a_partition_of_another_task_has_no_name(tasks: int, partition: int) -> 
         TaskInputs(3, tasks).name(TopicPartition("in", partition))
 
 
+def test_positions_of_a_copy_keep_their_names() -> None:
+    """A copy of a topic has a position for each partition and pass, which are no inputs of a task."""
+    name = "old[3]/before"
+    assert (topic_of(name), ordinal_of(name)) == (name, 0)
+    assert TaskInputs(0, 1).place(name) == TopicPartition(name, 0)
+
+
 @given(st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(0, 2**62), min_size=1), max_size=3))
 def test_positions_are_packed_and_unpacked_unchanged(stored: dict[str, list[int]]) -> None:
     """The journal stores a list for each topic."""

@@ -26,6 +26,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from pipeline.core.dead_letters import decode_replay
+from pipeline.core.inputs import TaskInputs
 from pipeline.core.names import GroupId, TaskId, TopicPartition
 from pipeline.core.recovery import CommitOutcome
 from pipeline.ops.dead_letters.letters import Choice, LetterId, dead_letter_topic, places_of
@@ -39,7 +40,7 @@ from pipeline.ops.dead_letters.marks import (
 from pipeline.ops.dead_letters.records import State, failed_records
 from pipeline.ops.reading import committed_records, seeing
 from pipeline.ops.transactions import ReceiptTransactions
-from pipeline.ports import JournalReader, TopicInfo
+from pipeline.ports import TopicInfo
 from pipeline.runtime.commit.journal_reader import last_entry
 from pipeline.runtime.environment import Environment
 
@@ -163,10 +164,14 @@ def waiting_replays(group: GroupId, environment: Environment) -> set[LetterId]:
         closing(environment.sources.open(_READER)) as source,
     ):
         within = {}
+        tasks = journal.partitions if journal is not None else 0
+        last = {number: last_entry(TaskId(*group, number).journal, reader) for number in range(tasks)}
         for number in range(topic.partitions):
-            bounds = reader.bounds(TopicPartition(topic.name, number))
-            has_entries = journal is not None and number < journal.partitions
-            position = _position(TaskId(*group, number), topic.name, reader) if has_entries else 0
+            place = TopicPartition(topic.name, number)
+            bounds = reader.bounds(place)
+            entry = last[number % tasks] if tasks else None
+            name = TaskInputs(number % tasks, tasks).name(place) if tasks else ""
+            position = entry.entry.positions.get(name, 0) if entry is not None else 0
             if position < bounds.stable_end:
                 within[number] = range(position, bounds.stable_end)
         replays = (
@@ -174,8 +179,3 @@ def waiting_replays(group: GroupId, environment: Environment) -> set[LetterId]:
             for record in committed_records(topic, reader, source, environment.clock, within)
         )
         return {(each.letter_partition, each.letter_offset) for each in replays if each is not None}
-
-
-def _position(task: TaskId, topic: str, reader: JournalReader) -> int:
-    last = last_entry(task.journal, reader)
-    return last.entry.positions.get(topic, 0) if last is not None else 0

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from pipeline.core.inputs import TaskInputs, topic_of
 from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import InputError, StaleReadError
@@ -21,7 +22,7 @@ from pipeline.ports import JournalReader, Record
 from pipeline.runtime.commit.journal_reader import read_entries, without_delta
 from pipeline.runtime.environment import Environment
 
-__all__ = ["CommitRecords", "RecordCommit", "find_commit", "records_of"]
+__all__ = ["CommitRecords", "RecordCommit", "find_commit", "inputs_in", "records_of"]
 
 READER = "pipeline.debug"  # the client requires a group; nothing is ever committed to it
 
@@ -39,17 +40,17 @@ class RecordCommit:
 
     @property
     def inputs(self) -> dict[str, range]:
-        """The input offsets between the two entries, by topic; markers have offsets, too."""
+        """The input offsets between the two entries, by input name; markers have offsets, too."""
         before = self.before.entry.positions
         return {
-            topic: range(before[topic], after)
-            for topic, after in self.entry.entry.positions.items()
-            if topic in before and after > before[topic]
+            name: range(before[name], after)
+            for name, after in self.entry.entry.positions.items()
+            if name in before and after > before[name]
         }
 
 
-def find_commit(task: TaskId, topic: str, offset: int, environment: Environment) -> RecordCommit:
-    """The newest commit of a task that contains the record at `offset` of its partition of `topic`.
+def find_commit(task: TaskId, name: str, offset: int, environment: Environment) -> RecordCommit:
+    """The newest commit of a task that contains the record at `offset` of its input `name`.
 
     Raises:
         InputError: The record is not committed yet, was skipped by a start position, or was committed before the
@@ -58,11 +59,12 @@ def find_commit(task: TaskId, topic: str, offset: int, environment: Environment)
         UnreachableError: Kafka does not answer.
         RetriableError: The journal was truncated, or read from a stale leader, at each of several attempts.
     """
-    return with_reader(environment, lambda reader: _find(task, topic, offset, reader))
+    inputs = inputs_in(task, environment)
+    return with_reader(environment, lambda reader: _find(task, inputs.place(name), name, offset, reader))
 
 
-def _find(task: TaskId, topic: str, offset: int, reader: JournalReader) -> RecordCommit:
-    record = f"{topic}[{task.number}] offset {offset:,}"
+def _find(task: TaskId, place: TopicPartition, name: str, offset: int, reader: JournalReader) -> RecordCommit:
+    record = f"{place} offset {offset:,}"
     found: RecordCommit | None = None
     commits = 0
     first: JournalEntry | None = None
@@ -70,7 +72,7 @@ def _find(task: TaskId, topic: str, offset: int, reader: JournalReader) -> Recor
     end = journal_end(task, reader)
     for entry in read_entries(task, reader, reader.bounds(task.journal).start, end, None):
         first = first or without_delta(entry)
-        if previous is not None and _moves_past(previous, entry, topic, offset):
+        if previous is not None and _moves_past(previous, entry, name, offset):
             committed = entry.entry.kind is EntryKind.COMMIT
             if committed or not commits:
                 found = RecordCommit(entry, previous, commits)
@@ -82,30 +84,30 @@ def _find(task: TaskId, topic: str, offset: int, reader: JournalReader) -> Recor
             hint="a task has entries after the first start of a worker",
         )
     if found is None:
-        raise _not_found(task, record, topic, offset, first, previous)
+        raise _not_found(task, record, name, offset, first, previous)
     body = found.entry.entry
     if body.kind is not EntryKind.COMMIT:
         raise InputError(
             f"task {task} never processed record {record}: the {body.kind.name.lower()} entry {body.seq:,} moved its "
-            f"position to {body.positions[topic]:,}",
+            f"position to {body.positions[name]:,}",
             hint="a new group starts where worker.start says, and a reset moves positions",
         )
     return found
 
 
-def _moves_past(previous: JournalEntry, entry: JournalEntry, topic: str, offset: int) -> bool:
-    before = previous.entry.positions.get(topic, 0)
-    return before <= offset < entry.entry.positions.get(topic, 0)
+def _moves_past(previous: JournalEntry, entry: JournalEntry, name: str, offset: int) -> bool:
+    before = previous.entry.positions.get(name, 0)
+    return before <= offset < entry.entry.positions.get(name, 0)
 
 
 def _not_found(
-    task: TaskId, record: str, topic: str, offset: int, first: JournalEntry, last: JournalEntry
+    task: TaskId, record: str, name: str, offset: int, first: JournalEntry, last: JournalEntry
 ) -> InputError:
-    position = last.entry.positions.get(topic)
+    position = last.entry.positions.get(name)
     if position is None:
         return InputError(
-            f"task {task} has no position in topic {topic}",
-            hint=f"its inputs: {', '.join(last.entry.positions)}",
+            f"task {task} has no position in topic {topic_of(name)}",
+            hint=f"its inputs: {', '.join(dict.fromkeys(map(topic_of, last.entry.positions)))}",
         )
     if offset >= position:
         return InputError(
@@ -113,14 +115,14 @@ def _not_found(
             hint="pipeline status shows whether the task runs, and whether a record stops it",
         )
     if first.entry.kind is EntryKind.GENESIS:
-        start = first.entry.positions.get(topic, 0)
+        start = first.entry.positions.get(name, 0)
         return InputError(
             f"task {task} never processed record {record}: the group started at offset {start:,}",
             hint="a new group starts where worker.start says",
         )
     return InputError(
         f"the commit of record {record} is no longer in the journal, which begins at entry {first.entry.seq:,}",
-        hint=f"the oldest possible offset of this partition is {first.entry.positions.get(topic, position):,}",
+        hint=f"the oldest possible offset of this partition is {first.entry.positions.get(name, position):,}",
     )
 
 
@@ -139,33 +141,47 @@ class CommitRecords:
 
 
 def records_of(
-    task: TaskId, commit: RecordCommit, topic: str, offset: int, environment: Environment
+    task: TaskId, commit: RecordCommit, name: str, offset: int, environment: Environment
 ) -> CommitRecords:
-    """Read the records of a commit from its input topics.
+    """Read the records of a commit from the partition of the record in question.
+
+    Those of other partitions do not matter: no handler sees their rows.
 
     Raises:
         InputError: The topics no longer have all of them, or there is no committed record at `offset`.
         UnreachableError: Kafka does not answer.
     """
-    by_topic = {name: _read(task, name, offsets, environment) for name, offsets in commit.inputs.items()}
-    by_topic = {name: records for name, records in by_topic.items() if records}
+    inputs = inputs_in(task, environment)
+    of_record = inputs.place(name)
+    read = {inputs.place(each): offsets for each, offsets in commit.inputs.items()}
+    by_topic = {
+        each.topic: _read(each, offsets, environment)
+        for each, offsets in read.items()
+        if each.partition == of_record.partition
+    }
+    by_topic = {topic: records for topic, records in by_topic.items() if records}
     ordered = list(_merged(by_topic))
-    place = next(
-        (n for n, record in enumerate(ordered) if (record.topic(), record.offset()) == (topic, offset)), None
-    )
+    wanted = of_record.topic, offset
+    place = next((n for n, record in enumerate(ordered) if (record.topic(), record.offset()) == wanted), None)
     if place is None:
         raise InputError(
-            f"there is no committed record at {topic}[{task.number}] offset {offset:,}",
+            f"there is no committed record at {of_record} offset {offset:,}",
             hint="it may be the marker of a transaction, or compaction has deleted it",
         )
     return CommitRecords(ordered[:place], ordered[place], ordered[place + 1 :], len(by_topic) == 1)
 
 
-def _read(task: TaskId, topic: str, offsets: range, environment: Environment) -> list[Record]:
-    info = environment.cluster.describe([topic]).get(topic)
-    place = TopicPartition(topic, task.number)
+def inputs_in(task: TaskId, environment: Environment) -> TaskInputs:
+    """The names of a task's inputs. Raises UnreachableError."""
+    topic = task.journal.topic
+    journal = environment.cluster.describe([topic]).get(topic)
+    return TaskInputs(task.number, journal.partitions if journal is not None else 0)
+
+
+def _read(place: TopicPartition, offsets: range, environment: Environment) -> list[Record]:
+    info = environment.cluster.describe([place.topic]).get(place.topic)
     if info is None:
-        raise InputError(f"topic {topic}, an input of the commit, does not exist any more")
+        raise InputError(f"topic {place.topic}, an input of the commit, does not exist any more")
 
     def read(reader: JournalReader) -> list[Record]:
         bounds = reader.bounds(place)
@@ -182,7 +198,7 @@ def _read(task: TaskId, topic: str, offsets: range, environment: Environment) ->
                 hint="a broker may have lost its controllers, or the topic was created again",
             )
         with closing(environment.sources.open(READER)) as source:
-            within = {task.number: offsets}
+            within = {place.partition: offsets}
             return list(committed_records(info, reader, source, environment.clock, within))
 
     return with_reader(environment, read)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pipeline.core.inputs import TaskInputs
 from pipeline.core.names import (
     GroupId,
     TaskId,
@@ -237,7 +238,7 @@ def _read_progress(groups: Mapping[GroupId, int], reader: JournalReader) -> dict
         last = last_entry_before(task, reader, ends[task.journal])
         positions = last.entry.positions if last is not None else {}
         seqs[task] = last.entry.seq if last is not None else 0
-        places[task] = {TopicPartition(topic, task.number): at for topic, at in positions.items()}
+        places[task] = TaskInputs(task.number, groups[task.group_id]).places(positions)
     behind = set()
     for group in groups:  # groups may read the same partitions from different positions
         read = {
@@ -250,7 +251,7 @@ def _read_progress(groups: Mapping[GroupId, int], reader: JournalReader) -> dict
     return {
         task: _Seen(
             seqs[task],
-            tuple(partition.topic for partition in found),
+            tuple(dict.fromkeys(partition.topic for partition in found)),
             tuple(partition for partition in found if (task.group, partition) in behind),
         )
         for task, found in places.items()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from pipeline.core.inputs import topic_of
 from pipeline.core.membership import Owner, decode_note
 from pipeline.core.names import (
     GroupId,
@@ -123,7 +124,7 @@ def _inputs(task: TaskId, reader: JournalReader) -> frozenset[str] | str:
         last = last_entry(task.journal, reader)
         if last is not None:
             identity = last.entry.identity
-            return frozenset(last.entry.positions) | frozenset(
+            return frozenset(map(topic_of, last.entry.positions)) | frozenset(
                 identity.inputs if identity is not None else ()
             )
         bounds = reader.bounds(task.journal)

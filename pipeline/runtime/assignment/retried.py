@@ -1,4 +1,4 @@
-"""Notes which record a task is retrying, for `pipeline status`: `RetriedRecords`.
+"""Notes which record a task is retrying, and which partitions are stopped, for `pipeline status`: `RetriedRecords`.
 
 At most one note per second is written for each task, and only for a record that has been retried for a while. So a
 handler that usually succeeds at the second attempt causes no notes.
@@ -6,10 +6,11 @@ handler that usually succeeds at the second attempt causes no notes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pipeline.core.names import TaskId
 from pipeline.core.suggestions import counted
+from pipeline.errors import PipelineError
 from pipeline.ports import Clock
 from pipeline.runtime.assignment.ownership import Ownership
 from pipeline.runtime.live_task import LiveTask
@@ -40,11 +41,20 @@ class RetriedRecords:
         for task in tasks:
             retried = task.retried
             waits = retried is not None and now_s - retried.since_s >= NOTED_AFTER_S
+            retrying = retried is not None and waits
             problem = retry_note(retried) if retried is not None and waits else ""
+            if task.stopped and task.poison is None:
+                retrying, problem = False, stop_note(task.stopped)
             if problem != noted.get(task.id, ""):
-                ownership.note_problem(task.id, task.applied.seq, problem, retrying=bool(problem))
+                ownership.note_problem(task.id, task.applied.seq, problem, retrying=retrying)
             if problem:
                 self._noted[task.id] = problem
+
+
+def stop_note(stopped: Mapping[int, PipelineError]) -> str:
+    """The text about partitions of a task that are stopped while its others continue."""
+    listed = ", ".join(map(str, sorted(stopped)))
+    return f"partition {listed} of its inputs is stopped: {next(iter(stopped.values()))}"
 
 
 def retry_note(retried: Retried) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.config import WorkerSettings
 from pipeline.core.dead_letter_count import LetterCount, grown
+from pipeline.core.entry_body import identity_in
 from pipeline.core.journal_format import (
     Entry,
     EntryKind,
@@ -190,7 +191,7 @@ class JournalWriter:
             nonce=nonce,
             positions=dict(commit.positions),
             delta=commit.delta if isinstance(commit.delta, dict) else dict(commit.delta),
-            identity=commit.identity,
+            identity=identity_in(commit.identity, head.version) if commit.identity is not None else None,
             wall_ms=now_ms,
             extra=dict(commit.extra),
             checkpoint=head.checkpoint,

@@ -19,6 +19,8 @@ from contextlib import closing
 from itertools import count
 
 from pipeline.core.dead_letter_count import NO_LETTERS
+from pipeline.core.entry_body import format_of
+from pipeline.core.inputs import TaskInputs
 from pipeline.core.journal_format import NO_CHAIN, Entry, EntryKind, Identity, encode_entry
 from pipeline.core.names import GroupId, TaskId, TopicPartition, checkpoint_prefix, is_replays
 from pipeline.core.recovery import GenesisPlan, plan_genesis
@@ -62,7 +64,7 @@ FIRST_READS = 5
 
 def ensure_genesis(
     group: GroupId,
-    partitions: int,
+    task_count: int,
     identity: Identity,
     replication: int,
     *,
@@ -81,17 +83,17 @@ def ensure_genesis(
     new).
     """
     where = f"group {group.app}/{group.group}"
-    tasks = [TaskId(group.app, group.group, partition) for partition in range(partitions)]
+    tasks = [TaskId(group.app, group.group, partition) for partition in range(task_count)]
     journal = environment.cluster.describe([group.journal_topic]).get(group.journal_topic)
     if journal is None and (traces := _traces(tasks, environment)):
         journal = _read_again(group.journal_topic, environment)
         if journal is None:
             plan_genesis(
-                where, journal_exists=False, with_genesis=0, written=0, partitions=partitions, traces=traces
+                where, journal_exists=False, with_genesis=0, written=0, partitions=task_count, traces=traces
             )
     if journal is None:
-        journal = _create_journal(group, partitions, replication, environment)  # 1
-    _check_journal(where, journal, partitions, identity)
+        journal = _create_journal(group, task_count, replication, environment)  # 1
+    _check_journal(where, journal, task_count, identity)
     known: set[TaskId] = set()  # tasks whose genesis was read: it exists
     factors = count(1)
     rounds = Attempts(environment.clock, ROUNDS, lambda: environment.random.uniform(*AGAIN_S) * next(factors))
@@ -165,6 +167,7 @@ class _Genesis:
         """Steps 5 and 6."""
         environment, engine, tasks = self._environment, self._engine, self._tasks
         positions = _ends(tasks, self._identity, environment, latest=self._latest)  # 5
+        version = format_of(self._identity)
         environment.steps.reached(Step.BEFORE_GENESIS, tasks[0])
         engine.begin()
         for task in tasks:  # 6
@@ -178,7 +181,7 @@ class _Genesis:
                 wall_ms=environment.clock.wall_ms(),
                 letters=NO_LETTERS,
             )
-            engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])
+            engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES, version)[0])
         engine.flush()
         environment.steps.reached(Step.DURING_GENESIS, tasks[0])
         engine.commit()
@@ -198,21 +201,24 @@ def _ends(
     tasks: list[TaskId], identity: Identity, environment: Environment, *, latest: bool
 ) -> dict[TaskId, dict[str, int]]:
     """The ends of the inputs that are not read from their first record, for all tasks in one request."""
+    topics = {
+        topic: facts.partitions for topic, facts in identity.inputs.items() if latest or is_replays(topic)
+    }
     found = {
-        task: [
-            TopicPartition(topic, task.number)
-            for topic, facts in identity.inputs.items()
+        task: {
+            name: place
+            for name, place in TaskInputs(task.number, identity.tasks).all(topics).items()
             # If their partition count differs, the group is refused after its genesis (GroupPlan.check_replays).
-            if (latest or is_replays(topic)) and task.number < facts.partitions
-        ]
+            if place.partition < topics[place.topic]
+        }
         for task in tasks
     }
-    places = [place for inputs in found.values() for place in inputs]
+    places = [place for inputs in found.values() for place in inputs.values()]
     if not places:
         return {task: {} for task in tasks}
     with closing(environment.journals()) as reader:
         ends = reader.highest_ends(places)
-    return {task: {place.topic: ends[place] for place in inputs} for task, inputs in found.items()}
+    return {task: {name: ends[place] for name, place in inputs.items()} for task, inputs in found.items()}
 
 
 def _traces(tasks: list[TaskId], environment: Environment) -> list[str]:

@@ -23,6 +23,8 @@ from typing import Any
 from pipeline.api.declarations import DeclaredTable
 from pipeline.config import WorkerSettings
 from pipeline.core.dead_letters import acquired_identity
+from pipeline.core.entry_body import reset_partitions
+from pipeline.core.inputs import TaskInputs, row_prefix
 from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.position import AppliedPosition, after, encode_position
@@ -85,7 +87,7 @@ def restore(
     copy: Store | None = None,
     progress: RestoreProgress | None = None,
 ) -> RestoredState:
-    """Restore and acquire `task`. `start_positions`: the start position of a topic that has none yet.
+    """Restore and acquire `task`. `start_positions`: the start position of an input that has none yet, by its name.
 
     `tables`: those of the group, by name. `process`: the owner's process, for the acquire entry. `copy`: the open local
     state that `catch_up` returned. `progress`: is updated.
@@ -120,6 +122,9 @@ class _Restore:
         self._tables = tables
         self._process = process
         self._progress = progress
+        self._inputs = TaskInputs(task.number, identity.tasks).all(
+            {topic: facts.partitions for topic, facts in identity.inputs.items()}
+        )
         self._publisher = Publisher(task, owner, environment, settings)
         self._proven = False  # whether a barrier was written, so that a conclusion may be accepted
 
@@ -214,7 +219,9 @@ class _Restore:
     def _acquire(self, read: _Read) -> Commit:
         applied, environment = read.applied, self._environment
         tables = [self._tables[name] for name in read.changed]
-        rows = upgraded_rows(self._task, read.store, tables, applied.identity.tables, environment)
+        numbers = {place.partition for place in self._inputs.values()}
+        partitions = [row_prefix(number) for number in sorted(numbers)] if applied.identity.tasks else [b""]
+        rows = upgraded_rows(self._task, read.store, tables, applied.identity.tables, partitions, environment)
         environment.steps.reached(Step.BEFORE_ACQUIRE, self._task)
         acquired = acquired_identity(applied, self._identity, self._ends_before)
         positions = {**applied.positions, **self._begun(applied, acquired)}
@@ -222,11 +229,11 @@ class _Restore:
         return Commit(EntryKind.ACQUIRE, positions, rows, identity=acquired, extra=extra)
 
     def _begun(self, applied: AppliedPosition, acquired: Identity) -> dict[str, int]:
-        """The positions of topics that are read for the first time."""
+        """The positions of inputs that are read for the first time."""
         return {
-            topic: self._start_positions(topic)
-            for topic in self._identity.inputs
-            if topic not in applied.positions or acquired.inputs[topic].replaced
+            name: self._start_positions(name)
+            for name, place in self._inputs.items()
+            if name not in applied.positions or acquired.inputs[place.topic].replaced
         }
 
     def _ends_before(self, topic: str, position: int) -> bool:
@@ -333,11 +340,15 @@ def apply_entries(
     writes: dict[bytes, bytes | None] = {}
     size = 0
     for entry in entries:
-        applied = after(applied, entry)
+        before, applied = applied, after(applied, entry)
         head = entry
         progress.replayed(entry.next_offset - plan.offset, entry.size)
         if entry.entry.kind is EntryKind.RESET:
-            store.clear(encode_position(applied))
+            partitions = reset_partitions(entry.entry)
+            if partitions is not None and before is not None and writes:
+                store.apply(writes, encode_position(before))  # those of the other partitions are kept
+            store.clear(encode_position(applied), [row_prefix(each) for each in partitions or ()])
+            environment.steps.reached(Step.DURING_REPLAY, task)
             writes, size = {}, 0
         writes.update(entry.entry.delta)
         size += entry.next_offset - entry.offset + sum(map(len, entry.entry.delta)) * 2

@@ -25,9 +25,11 @@ def upgraded_rows(
     store: Store,
     tables: Sequence[DeclaredTable[Any, Any]],
     before: dict[str, str],
+    partitions: Sequence[bytes],
     environment: Environment,
 ) -> dict[bytes, bytes | None]:
     """The new value by full key for each row of `tables`. `before`: the fingerprints with which the rows were written.
+    `partitions`: the beginnings of the keys of each partition's rows.
 
     Nothing is written here. The acquire entry contains the result, so a crash leaves all rows old or all rows new.
     Raises ConfigError if a row cannot be upgraded.
@@ -37,8 +39,8 @@ def upgraded_rows(
     for table in tables:
         began, rows = environment.clock.monotonic_s(), 0
         decode = decoder_of(table, before[table.name])
-        prefix = table_prefix(table.name)
-        for key, data in store.scan(prefix):
+        prefixes = [begin + table_prefix(table.name) for begin in partitions]
+        for prefix, (key, data) in ((each, row) for each in prefixes for row in store.scan(each)):
             value = _upgraded(task, table, table.key.decode(key[len(prefix) :]), decode, data)
             delta[key] = value
             rows += 1

@@ -125,6 +125,21 @@ class SinkTask:
         return not (busy or (self._backlog and self.poison is None) or (self._leaving and not self._released))
 
     @property
+    def positions(self) -> Mapping[str, int]:
+        """The next offset to process, by input."""
+        return self._positions
+
+    @property
+    def stopped(self) -> Mapping[int, PipelineError]:
+        """Nothing: a record that stops its partition stops the task."""
+        return {}
+
+    @property
+    def waiting(self) -> Mapping[int, int]:
+        """The number of waiting records of each partition that has some."""
+        return self._backlog.by_partition
+
+    @property
     def backlog_records(self) -> int:
         """The number of waiting records."""
         return self._backlog.records
@@ -149,11 +164,12 @@ class SinkTask:
             self._take(topic, records)
 
     def skip_to(self, positions: Mapping[str, int]) -> None:
-        """Commit these positions, below which every record is written. Only while the task is idle."""
-        if not self.idle or any(at < self._positions[topic] for topic, at in positions.items()):
+        """Commit these positions, below which every record is written: with the open batch, or alone."""
+        if any(at < self._positions[name] or self._backlog.holds(name) for name, at in positions.items()):
             raise InvariantError(f"task {self.id} skips {positions} at {self._positions}")
         self._positions.update(positions)
-        self._sealed.append(SinkBatch([], dict(self._positions)))
+        if not self._open.items:
+            self._sealed.append(SinkBatch([], dict(self._positions)))
 
     def leave(self) -> None:
         """Start to release the task: read no more, write the open batch, and clear the owner in its rows."""
@@ -175,7 +191,7 @@ class SinkTask:
             waiting = self._backlog.take()
             if waiting is None:
                 break
-            self._take(waiting.topic, waiting.records)
+            self._take(waiting.name, waiting.records)
             moved = True
         if self._meter is not None:
             busy = self._under_way is not None or bool(self._sealed)

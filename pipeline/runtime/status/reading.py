@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
 from pipeline.core.departures import Departures, PeerAddress, Revocation
+from pipeline.core.inputs import TaskInputs
 from pipeline.core.journal_format import Entry, EntryKind, JournalEntry
 from pipeline.core.membership import (
     Claim,
@@ -60,7 +61,7 @@ class _Last(NamedTuple):
 
     seq: int
     owner: str
-    positions: Mapping[str, int]
+    positions: Mapping[TopicPartition, int]
     wall_ms: int
     new: bool = False
     retired: bool = False
@@ -105,16 +106,21 @@ def read_status(
     ]
     known_checkpoints = {} if checkpoints is None else checkpoints
     read = _each(tasks, lambda task: _last(task, reader, known_checkpoints))
-    last = {task: _entered(entry) for task, (entry, _, _) in read.items()} | sinks | lost
+    counts = {name: info.partitions for name, info in described.items()}
+    last = {
+        task: _entered(entry, TaskInputs(task.number, counts[task.journal.topic]))
+        for task, (entry, _, _) in read.items()
+    }
+    last |= sinks | lost
     # A topic that is not listed was deleted, or may not be described: then these raise.
     topics |= cluster.describe(
-        sorted({name for known in last.values() for name in known.positions} - topics)
+        sorted({place.topic for known in last.values() for place in known.positions} - topics)
     ).keys()
     described |= cluster.describe(sorted(_with_letters(read) - described.keys()))
     ends = _input_ends(last, topics, reader)
     found = [
         _with_restore(
-            _task(task, known, roster, _behind(task, known.positions, ends, reader)),
+            _task(task, known, roster, _behind(known.positions, ends, reader)),
             *read.get(task, (None, None, None)),
             speed,
         )
@@ -134,14 +140,7 @@ def _input_ends(
     last: Mapping[TaskId, _Last], topics: Collection[str], reader: JournalReader
 ) -> Mapping[TopicPartition, int]:
     """The stable ends of the existing inputs of all tasks."""
-    inputs = sorted(
-        {
-            TopicPartition(topic, task.number)
-            for task, known in last.items()
-            for topic in known.positions
-            if topic in topics
-        }
-    )
+    inputs = sorted({place for known in last.values() for place in known.positions if place.topic in topics})
     return reader.stable_ends(inputs) if inputs else {}
 
 
@@ -262,7 +261,7 @@ def _rate(task: TaskId, reader: JournalReader, entries: Sequence[JournalEntry]) 
     if before.wall_ms > since_ms:
         before = _first_since(task, reader, since_ms, entries)
     offsets = sum(
-        position - before.positions.get(topic, position) for topic, position in last.positions.items()
+        position - before.positions.get(name, position) for name, position in last.positions.items()
     )
     return round(max(0, offsets) * 1000 / max(1, last.wall_ms - before.wall_ms), 1)
 
@@ -271,25 +270,25 @@ def _first_since(
     task: TaskId, reader: JournalReader, since_ms: int, entries: Sequence[JournalEntry]
 ) -> Entry:
     """The first entry since then that has all positions; genesis does not. At the latest, the last but one."""
-    topics = entries[-1].entry.positions.keys()
+    names = entries[-1].entry.positions.keys()
     try:
         start = reader.offset_at(task.journal, since_ms)
         for found in complete_entries(task, reader, start, entries[-2].offset):
-            if topics <= found.entry.positions.keys():
+            if names <= found.entry.positions.keys():
                 return found.entry
     except TruncatedError:  # a checkpoint has just made these entries unnecessary
         pass
     return entries[-2].entry
 
 
-def _entered(last: JournalEntry | None) -> _Last:
+def _entered(last: JournalEntry | None, inputs: TaskInputs) -> _Last:
     if last is None:
         return _Last(0, "", {}, 0, new=True)
     entry = last.entry
     if entry.kind is EntryKind.GENESIS:
         return _Last(entry.seq, "", {}, entry.wall_ms, new=True)
     retired = entry.kind is EntryKind.RETIRE
-    return _Last(entry.seq, entry.owner, entry.positions, entry.wall_ms, retired=retired)
+    return _Last(entry.seq, entry.owner, inputs.places(entry.positions), entry.wall_ms, retired=retired)
 
 
 def _sink_tasks(roster: Roster) -> set[TaskId]:
@@ -304,7 +303,7 @@ def _of_sinks(roster: Roster, cluster: Cluster) -> dict[TaskId, _Last]:
         task: _Last(
             owner.seq,
             owner.worker,
-            {at.topic: p for at, p in mirrors[task.group_id].items() if at.partition == task.number},
+            {at: p for at, p in mirrors[task.group_id].items() if at.partition == task.number},
             0,
             database=owner.database,
         )
@@ -345,12 +344,11 @@ def _with_restore(
 
 
 def _behind(
-    task: TaskId, positions: Mapping[str, int], ends: Mapping[TopicPartition, int], reader: JournalReader
+    positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], reader: JournalReader
 ) -> int:
     """The lag. A lag of one or two offsets is usually the marker of the last transaction."""
     lag = 0
-    for topic, position in positions.items():
-        partition = TopicPartition(topic, task.number)
+    for partition, position in positions.items():
         offsets = max(0, ends.get(partition, position) - position)
         if 0 < offsets <= SMALL_LAG:
             offsets = sum(1 for _ in reader.read(partition, position, position + offsets))
@@ -362,7 +360,7 @@ def _task(task: TaskId, last: _Last, roster: Roster, lag: int) -> TaskStatus:
     if last.new:
         return TaskStatus(task, TaskPhase.NEW, "", last.seq, 0, {}, last.wall_ms)
     if last.retired:
-        return TaskStatus(task, TaskPhase.RETIRED, "", last.seq, lag, last.positions, last.wall_ms)
+        return TaskStatus(task, TaskPhase.RETIRED, "", last.seq, lag, _shown(last), last.wall_ms)
     owner, claim = roster.owners.get(task), roster.claims.get(task)
     taker = claim.worker if claim is not None and _alive(roster, claim) else ""
     phase, problem = TaskPhase.UNOWNED, ""
@@ -380,9 +378,15 @@ def _task(task: TaskId, last: _Last, roster: Roster, lag: int) -> TaskStatus:
     elif owner is not None and owner.problem:
         problem = f"its last worker noted: {owner.problem}"
     worker = owner.worker if owner is not None else claim.worker if problem and claim else last.owner
-    found = TaskStatus(task, phase, worker, last.seq, lag, last.positions, last.wall_ms, taker, problem)
+    found = TaskStatus(task, phase, worker, last.seq, lag, _shown(last), last.wall_ms, taker, problem)
     retrying = bool(problem) and owner is not None and owner.retrying and roster.is_running(task)
     return replace(found, database=last.database, retrying=retrying)
+
+
+def _shown(last: _Last) -> dict[str, int]:
+    """Positions by topic, or by partition where the task has several of a topic."""
+    several = len({place.partition for place in last.positions}) > 1
+    return {str(place) if several else place.topic: at for place, at in last.positions.items()}
 
 
 def _alive(roster: Roster, claim: Claim) -> bool:

@@ -97,7 +97,9 @@ class Processor:
         self._events = {
             topic.name: event_type(task.app, task.group, topic_ids[topic.name]) for topic in group.inputs
         }
-        self._ahead = {topic.name: Prefetch(topic, context.tables) for topic in group.inputs}
+        self._ahead: Mapping[str, Prefetch] = {
+            topic.name: Prefetch(topic, context.tables) for topic in group.inputs
+        }
         self._make: type[Event[Any, Any]] = Event  # of the current topic
         self.rejected = Rejected()
         self._running: tuple[list[Binding], int] | None = None  # handlers, and records in one call of them
@@ -141,6 +143,10 @@ class Processor:
                     self._run_records(topic, bindings, seen.unique(records, reject))
         finally:
             self._running = None
+
+    def use(self, dedup: Mapping[str, DedupTable], ahead: Mapping[str, Prefetch]) -> None:
+        """From now on, drop duplicates and read rows ahead by these: those of the partition of the next records."""
+        self._dedup, self._ahead = dedup, ahead
 
     def handles(self, topic_name: str) -> bool:
         """Whether the topic has handlers."""

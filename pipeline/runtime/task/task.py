@@ -7,14 +7,18 @@ The life of an overlay. The processing thread is the only writer, except where n
     OPEN --interval, records or bytes reached, no commit in progress--> SEALED; a new overlay is open immediately
 
 If the overlay is full and a commit is in progress, records wait in `_backlog`. So do a record that is to be retried
-later and the records that follow it in its topic.
+later and the records that follow it in its input.
+
+A task reads several inputs: partitions of topics, under the names of `core/inputs.py`. Handlers see the rows of the
+partition of their record only (`_Partition`), so results do not depend on the number of tasks. A record that stops its
+partition stops the task only if the other partitions are stopped, too.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.api.context import RuntimeContext, Sender
@@ -22,6 +26,7 @@ from pipeline.api.declarations import DeclaredTable, DeclaredTopic
 from pipeline.api.table import RuntimeTable, TaskOverlay
 from pipeline.config import WorkerSettings
 from pipeline.core.dead_letter_count import begun
+from pipeline.core.inputs import row_prefix, topic_of
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
@@ -37,7 +42,8 @@ from pipeline.runtime.restore.restore import RestoredState
 from pipeline.runtime.task.backlog import Backlog, Retried
 from pipeline.runtime.task.cache import CacheBudget
 from pipeline.runtime.task.dead_letters import DeadLetters
-from pipeline.runtime.task.dedup import dedup_tables
+from pipeline.runtime.task.dedup import DedupTable, dedup_tables
+from pipeline.runtime.task.prefetch import Prefetch
 from pipeline.runtime.task.processor import PoisonError, Processor, Rejected, RetryError
 from pipeline.runtime.task.refused_outputs import RefusalSearch, RefusedOutputError, Sealed
 from pipeline.runtime.task.replays import condemn_replay, process_replays
@@ -47,6 +53,17 @@ from pipeline.runtime.watchdog import AtWork
 __all__ = ["Entered", "Task"]
 
 Entered = Callable[[AppliedPosition], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Partition:
+    """The rows of one partition number, and the names of its inputs."""
+
+    number: int
+    names: frozenset[str]
+    tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]]
+    dedup: Mapping[str, DedupTable]
+    ahead: Mapping[str, Prefetch]
 
 
 def _nothing(_applied: AppliedPosition) -> None:
@@ -83,11 +100,7 @@ class Task:
         self._publisher: Publisher = restored.publisher
         self.store = restored.store
         self._overlay = TaskOverlay()
-        self._tables: dict[DeclaredTable[Any, Any], RuntimeTable[Any, Any]] = {
-            definition: RuntimeTable(definition, restored.store, self._overlay)
-            for definition in group.tables.values()
-        }
-        self.context = RuntimeContext(self._tables, senders, resources)
+        self.context = RuntimeContext({}, senders, resources)
         topic_ids = {name: facts.topic_id for name, facts in plan.identity.inputs.items()}
         self._letter_count = (
             begun(restored.publisher.letters, plan.letters_id, restored.applied.seq, empty=no_letters)
@@ -97,17 +110,22 @@ class Task:
         self._letters = letters = DeadLetters(
             task, environment.clock, largest_letter, topic_ids, self._letter_count
         )
-        self.dedup = dedup_tables(group, restored.store, self._overlay, self.context, environment.clock)
+        self._partitions = self._made(plan, restored)
+        self._by_name = {name: each for each in self._partitions for name in each.names}
+        self._current: _Partition | None = None  # whose rows handlers see
+        self._touched: dict[int, _Partition] = {}  # since the last seal
         self._processor = Processor(
-            task, group, self.context, self._overlay, letters, environment.log, self.dedup, topic_ids
+            task, group, self.context, self._overlay, letters, environment.log, {}, topic_ids
         )
         self.applied: AppliedPosition = restored.applied
         self._positions: dict[str, int] = dict(restored.applied.positions)
         self._open_records = 0
         self._open_bytes = 0
         self._under_way: Pending[AppliedPosition] | None = None
-        self._last: tuple[str, int] | None = None  # topic and offset of the last processed record
+        self._last: tuple[str, int] | None = None  # input and offset of the last processed record
+        self._moved: set[str] = set()  # inputs of which records were processed since the last seal
         self._sealed = Sealed({})
+        self._sealed_partitions: list[_Partition] = []  # those of the sealed overlay
         self._narrowing = narrowing
         narrowing.begin(restored.applied.positions)
         self._backlog = Backlog(environment.clock)
@@ -116,11 +134,35 @@ class Task:
         self._entered: Entered = _nothing
         self._leaving = False
         self.crashes = unrecorded(task, self._positions)
-        self.poison: PipelineError | None = None
+        self.stopped: dict[int, PipelineError] = {}
+        self._hurry = False  # commit what precedes a record that stops its partition
         self.records = 0
         self.outputs = 0
         self.rows = 0  # a task with handlers writes no rows to a database
         self.commits = 0
+
+    def _made(self, plan: GroupPlan, restored: RestoredState) -> list[_Partition]:
+        """The partitions of the task."""
+        names: dict[int, set[str]] = {}
+        for name, place in plan.inputs_of(self.id.number).items():
+            names.setdefault(place.partition, set()).add(name)
+        store, overlay, clock = restored.store, self._overlay, self._environment.clock
+        made = []
+        for number, own in names.items():
+            rows = row_prefix(number) if restored.applied.identity.tasks else b""
+            tables = {
+                definition: RuntimeTable(definition, store, overlay, rows)
+                for definition in plan.group.tables.values()
+            }
+            dedup = dedup_tables(plan.group, store, overlay, self.context, clock, rows)
+            ahead = {topic.name: Prefetch(topic, tables.values()) for topic in plan.group.inputs}
+            made.append(_Partition(number, frozenset(own), tables, dedup, ahead))
+        return made
+
+    @property
+    def poison(self) -> PipelineError | None:
+        """Why it processes no more records: all its partitions are stopped."""
+        return next(iter(self.stopped.values())) if len(self.stopped) == len(self._partitions) else None
 
     @property
     def full(self) -> bool:
@@ -133,12 +175,7 @@ class Task:
     @property
     def idle(self) -> bool:
         """Whether nothing is open, in progress or waiting."""
-        return not (
-            self._open_records
-            or self._under_way is not None
-            or self._entries
-            or (self._backlog and self.poison is None)
-        )
+        return not (self._open_records or self._under_way is not None or self._entries or self._backlog)
 
     @property
     def backlog_records(self) -> int:
@@ -146,19 +183,24 @@ class Task:
         return self._backlog.records
 
     @property
+    def waiting(self) -> Mapping[int, int]:
+        """The number of waiting records of each partition that has some."""
+        return self._backlog.by_partition
+
+    @property
     def retried(self) -> Retried | None:
-        """The record that is being retried, for which others of its topic wait."""
+        """The record that is being retried, for which others of its input wait."""
         return self._backlog.retried
 
     @property
     def positions(self) -> Mapping[str, int]:
-        """The next offset to process, by topic. It is ahead of `applied.positions` by the uncommitted records."""
+        """The next offset to process, by input. It is ahead of `applied.positions` by the uncommitted records."""
         return self._positions
 
     @property
     def duplicates(self) -> tuple[int, int]:
         """The duplicates that were dropped, and those that passed because they came after the time-to-live."""
-        dropped = [ids.dropped for ids in self.dedup.values()]
+        dropped = [ids.dropped for each in self._partitions for ids in each.dedup.values()]
         return sum(d.duplicates for d in dropped), sum(d.late for d in dropped)
 
     @property
@@ -175,17 +217,17 @@ class Task:
         """The record that a handler of this task is processing. Any thread may call this."""
         return self._processor.at_work
 
-    def offer(self, topic: str, records: Sequence[Record]) -> None:
-        """Process records of this task's partition of `topic`, now or once there is room."""
-        if self.poison is not None or self._leaving:
+    def offer(self, name: str, records: Sequence[Record]) -> None:
+        """Process records of an input, now or once there is room."""
+        if self._leaving or (self.stopped and self._by_name[name].number in self.stopped):
             return
         if self._narrowing.active:
             for part in self._narrowing.slices(records):
-                self._backlog.add(topic, part)
+                self._backlog.add(name, part)
         elif self._backlog or self.full:
-            self._backlog.add(topic, records)
+            self._backlog.add(name, records)
         else:
-            self._process(topic, records)
+            self._process(name, records)
 
     def enter(self, kind: EntryKind, extra: Mapping[str, bytes], then: Entered | None = None) -> None:
         """Commit an entry of this kind, without a delta, after the commit in progress.
@@ -195,11 +237,15 @@ class Task:
         self._entries.append((Commit(kind, {}, extra=extra), then or _nothing))
 
     def skip_to(self, positions: Mapping[str, int]) -> None:
-        """Commit these positions, below which no record is unprocessed. Only while the task is idle."""
-        if not self.idle or any(at < self._positions[topic] for topic, at in positions.items()):
+        """Commit these positions, below which no record is unprocessed: with the open overlay, or alone.
+
+        Only for inputs of which no record waits.
+        """
+        if any(at < self._positions[name] or self._backlog.holds(name) for name, at in positions.items()):
             raise InvariantError(f"task {self.id} skips {positions} at {self._positions}")
         self._positions.update(positions)
-        self._entries.append((Commit(EntryKind.COMMIT, dict(positions)), _nothing))
+        if not self._open_records:
+            self._entries.append((Commit(EntryKind.COMMIT, dict(positions)), _nothing))
 
     def leave(self) -> None:
         """Start to release the task: stop processing, commit what is open, and end with a release entry.
@@ -220,7 +266,7 @@ class Task:
         if self._under_way is not None and self._under_way.done():
             self._retire(self._outcome(self._under_way))
             moved = True
-        while self._backlog and not self.full and self.poison is None:
+        while self._backlog and not self.full:
             waiting = self._backlog.take()
             if waiting is None:
                 break
@@ -233,7 +279,7 @@ class Task:
             # At the positions of the last commit, because those of the open overlay are not committed yet.
             entry, self._entered = self._entries.popleft()
             at = self.applied.positions
-            passed = {topic: max(at[topic], position) for topic, position in entry.positions.items()}
+            passed = {name: max(at[name], position) for name, position in entry.positions.items()}
             entry = replace(entry, positions={**at, **passed}, letters=self._letter_count)
             publisher = self._publisher
             self._under_way = self._environment.executor.submit(lambda: publisher.publish(entry))
@@ -258,7 +304,7 @@ class Task:
         A commit in progress still uses both. Then they are closed after it, and a future for that is returned.
         """
         self._pace.close()
-        self._caches.forget(self._tables.values())
+        self._caches.forget(table for each in self._partitions for table in each.tables.values())
         if self._meter is not None:
             self._meter.waits(self.id, waiting=False)
         pending = self._under_way
@@ -280,50 +326,74 @@ class Task:
         return self._environment.executor.submit(close_behind)
 
     def _due(self) -> bool:
-        return self.full or self.poison is not None or self._pace.due(backlog=bool(self._backlog))
+        return self.full or self._hurry or self._pace.due(backlog=bool(self._backlog))
 
-    def _process(self, topic: str, records: Sequence[Record], failures: int = 0) -> None:
+    def _process(self, name: str, records: Sequence[Record], failures: int = 0) -> None:
         first = records[0].offset()
-        if first < self._positions[topic]:
+        if first < self._positions[name]:
             raise InvariantError(
-                f"task {self.id}: {topic} gave offset {first}, below the position {self._positions[topic]}"
+                f"task {self.id}: {name} gave offset {first}, below the position {self._positions[name]}"
             )
+        partition = self._by_name[name]
+        self._use(partition)
         if not self._open_records:
             self._pace.opened()
         outputs_before = len(self.context.outputs)
         try:
-            handle = self._handle_cautiously if topic in self.crashes.suspects else self._handle
+            handle = self._handle_cautiously if name in self.crashes.suspects else self._handle
             if self._meter is None:
-                handle(topic, records, failures)
+                handle(name, records, failures)
             else:
                 with self._meter.handling(self.id):
-                    handle(topic, records, failures)
+                    handle(name, records, failures)
             position = records[-1].offset() + 1
             done = len(records)
             if failures:
-                self._backlog.settle(topic)
+                self._backlog.settle(name)
         except (PoisonError, RetryError) as stopped:
             position = stopped.offset
             done = sum(record.offset() < stopped.offset for record in records)
             if isinstance(stopped, PoisonError):
-                self.poison = stopped.error
+                self._stop(partition, stopped.error)
             else:
-                self._backlog.hold(topic, records[done:], stopped.failures, stopped.wait_s, stopped.reason)
+                self._backlog.hold(name, records[done:], stopped.failures, stopped.wait_s, stopped.reason)
         if done:
-            self._positions[topic] = position
-            self._last = topic, records[done - 1].offset()
+            self._positions[name] = position
+            self._last = name, records[done - 1].offset()
+            self._moved.add(name)
             self._open_records += done
             self.records += done
             self._links.look(records, done)
         new = self.context.outputs[outputs_before:]
         self._open_bytes += sum([len(output[2]) for output in new if output[2]]) + 64 * (done + len(new))
 
-    def _handle(self, topic: str, records: Sequence[Record], failures: int) -> None:
-        for run, refused in self._narrowing.runs(topic, records):
+    def _use(self, partition: _Partition) -> None:
+        """Show handlers the rows of a partition."""
+        self._touched[partition.number] = partition
+        if partition is not self._current:
+            self._current = partition
+            self.context.use(partition.tables)
+            self._processor.use(partition.dedup, partition.ahead)
+
+    def _stop(self, partition: _Partition, error: PipelineError) -> None:
+        """Process no more records of a partition. The others continue, as if they were those of other tasks."""
+        self._backlog.drop(partition.names)
+        self.stopped[partition.number] = error
+        self._hurry = True
+        if self.poison is None:
+            self._environment.log.error(
+                "partition_stopped",
+                **{**task_fields(self.id), "partitions": [partition.number]},
+                **error_fields(error),
+            )
+
+    def _handle(self, name: str, records: Sequence[Record], failures: int) -> None:
+        topic = topic_of(name)
+        for run, refused in self._narrowing.runs(name, records):
             if refused is not None:
                 self._condemn(topic, run[0], refused)
                 continue
-            self.crashes.handling(topic, run)
+            self.crashes.handling(name, run)
             try:
                 if topic == self._replays_topic:
                     process_replays(self._processor, run, failures)
@@ -332,17 +402,17 @@ class Task:
             finally:
                 self.crashes.handled()
 
-    def _handle_cautiously(self, topic: str, records: Sequence[Record], failures: int) -> None:
+    def _handle_cautiously(self, name: str, records: Sequence[Record], failures: int) -> None:
         """Handle records, some of which may crash the process."""
-        for part in self.crashes.parts(topic, records):
-            crash = self.crashes.verdict(topic, part[0])
+        for part in self.crashes.parts(name, records):
+            crash = self.crashes.verdict(name, part[0])
             if crash is None:
-                self._handle(topic, part, failures)
+                self._handle(name, part, failures)
                 continue
             try:
-                self._condemn(topic, part[0], crash)
+                self._condemn(topic_of(name), part[0], crash)
             except PoisonError:
-                self.crashes.try_again(topic, part[0])
+                self.crashes.try_again(name, part[0])
                 raise
 
     def _condemn(self, topic: str, record: Record, error: NativeCrash | RefusedOutputError) -> None:
@@ -354,10 +424,11 @@ class Task:
     def _seal(self) -> Any:
         """Make the open overlay an immutable commit. Processing continues on a new overlay."""
         delta: dict[bytes, bytes | None] = {}
-        for table in self._tables.values():
-            delta.update(table.take_writes())
-        for ids in self.dedup.values():
-            delta.update(ids.take_writes())
+        for each in self._touched.values():
+            for table in each.tables.values():
+                delta.update(table.take_writes())
+            for ids in each.dedup.values():
+                delta.update(ids.take_writes())
         outputs = self.context.take_outputs()
         commit = Commit(
             EntryKind.COMMIT,
@@ -371,7 +442,11 @@ class Task:
         )
         self._overlay.sealed = delta
         self._overlay.written_bytes = 0
-        self._sealed = Sealed(commit.positions, self._open_records, self._last)
+        moved = {name: commit.positions[name] for name in self._moved}
+        self._sealed = Sealed(moved, self._open_records, self._last)
+        self._sealed_partitions, self._touched = list(self._touched.values()), {}
+        self._moved.clear()
+        self._hurry = False
         self.outputs += len(outputs)
         self._open_records = 0
         self._open_bytes = 0
@@ -399,6 +474,7 @@ class Task:
         self._pace.ended()
         self.commits += self._sealed.records > 0
         self._sealed = Sealed({})
-        self._caches.committed(self._tables.values())
+        self._caches.committed(table for each in self._sealed_partitions for table in each.tables.values())
+        self._sealed_partitions = []
         entered, self._entered = self._entered, _nothing
         entered(applied)

@@ -278,7 +278,7 @@ def test_a_topic_of_replays_with_other_partitions_is_refused() -> None:
     """A topic that was created by hand would leave tasks without a partition, or partitions unread."""
     orders = Orders()
     orders.driver.broker.create(TopicSpec(GROUP.replays_topic, 7))
-    with pytest.raises(ConfigError, match="has 7 partitions, and group orders/main has 2 tasks"):
+    with pytest.raises(ConfigError, match="has 7 partitions, and the inputs of group orders/main have 2"):
         orders.driver.run()
 
 

@@ -95,10 +95,10 @@ class Checker:
 
         A position beyond the end is of an earlier topic.
         """
-        for topic, position in journal.without_id():
-            incarnations = self._live.seen.get(Place(topic, journal.place.partition))
+        for name, position in journal.without_id():
+            incarnations = self._live.seen.get(journal.input(name))
             if incarnations and position <= incarnations[-1].next_offset:
-                journal.name_input(topic, incarnations[-1].topic_id)
+                journal.name_input(name, incarnations[-1].topic_id)
 
     def _current(self) -> dict[str, list[Journal]]:
         """The current journals of each group."""
@@ -128,8 +128,21 @@ class Checker:
             for journal in journals.get(promise.group, []):
                 if self._deleted_unseen(journal):
                     continue
-                inputs = self._live.seen.get(Place(promise.topic, journal.place.partition), [])
-                yield from verify_task(promise, journal, inputs, self._results, hidden=hidden)
+                for place in self._places(promise, journal):
+                    inputs = self._live.seen.get(place, [])
+                    yield from verify_task(
+                        promise, journal, inputs, self._results, hidden=hidden, number=place.partition
+                    )
+
+    def _places(self, promise: Promise, journal: Journal) -> list[Place]:
+        """The partitions of the promised topic that a task reads."""
+        first = Place(promise.topic, journal.place.partition)
+        others = [
+            place
+            for place in self._live.seen
+            if place.topic == promise.topic and place != first and journal.name(place) is not None
+        ]
+        return [first, *others]
 
     def _hidden(self, place: Place) -> bool:
         last = self._live.seen[place][-1].last
@@ -142,10 +155,13 @@ class Checker:
         )
         if any(incarnations[0].first > 0 for incarnations in letters):
             return True
-        replays = Place(f"{journal.group}.replays", journal.place.partition)
-        seen = {incarnation.topic_id for incarnation in self._live.seen.get(replays, [])}
-        read = (each for each in journal.segments.get(replays.topic, []) if each.end > (each.start or 0))
-        return any(segment.topic_id not in seen for segment in read)
+        for name, segments in journal.segments.items():
+            if name.partition("/")[0] == f"{journal.group}.replays":
+                found = self._live.seen.get(journal.input(name), [])
+                seen = {incarnation.topic_id for incarnation in found}
+                if any(each.end > (each.start or 0) and each.topic_id not in seen for each in segments):
+                    return True
+        return False
 
     def _all_promises(self) -> list[Promise]:
         named = {(p.group, p.topic, p.output) for p in self._promises}

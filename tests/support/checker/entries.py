@@ -7,6 +7,10 @@ A chunk is a record. An entry is `count` chunks of one seq with adjacent offsets
 All numbers are big-endian. The checksum covers chain, index, count and payload. The payloads together are the body, a
 msgpack array. The chain of an entry is the 16-byte blake2b of the chain before it (zeros before the first one) and
 the body.
+
+In version 2, the positions of a topic are an array: its item i is that of partition t + i * T, where t is the partition
+of the journal and T the number of its partitions, which an identity has as its sixth field. A reset that has
+`partitions` in its extra discards only these: numbers of two bytes.
 """
 
 from __future__ import annotations
@@ -52,7 +56,9 @@ class Entry:
     seq: int
     owner: str
     nonce: bytes
-    positions: Mapping[str, int]
+    positions: Mapping[
+        str, int
+    ]  # by topic and, after a slash, by the item in the array unless it is the first
     delta: Mapping[bytes, bytes | None]
     topic_ids: Mapping[str, str] | None
     replaced: frozenset[str]
@@ -64,6 +70,9 @@ class Entry:
     offset: int
     end: int
     size: int
+    version: int = 1
+    tasks: int | None = None  # of its identity
+    reset: frozenset[int] | None = None  # the partitions that a reset discards; None: all
 
 
 def chain_after(previous: bytes, body: bytes) -> bytes:
@@ -76,7 +85,7 @@ class Chunks:
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        self._head: tuple[int, int, bytes, int] | None = None  # kind, seq, chain, count
+        self._head: tuple[int, int, bytes, int, int] | None = None  # kind, seq, chain, count, version
         self._begin = self._next = 0
 
     @property
@@ -95,13 +104,13 @@ class Chunks:
         data, where = record.value or b"", f"offset {record.offset}"
         if len(data) <= _HEADER_BYTES or data[:2] != b"XJ":
             raise DamagedError(f"{where}: the record is not a chunk of an entry")
-        if data[2] != 1:
+        if data[2] not in {1, 2}:
             raise DamagedError(f"{where}: version {data[2]} of the format is unknown")
         index, count, seq = (int.from_bytes(data[a:b], "big") for a, b in ((4, 8), (8, 12), (12, 20)))
         chain, checksum, payload = data[20:36], int.from_bytes(data[36:40], "big"), data[40:]
         if zlib.crc32(chain + data[4:12] + payload) != checksum:
             raise DamagedError(f"{where}: the checksum of chunk {index} of entry {seq} is wrong")
-        head = (data[3], seq, chain, count)
+        head = (data[3], seq, chain, count, data[2])
         if index == 0 and self._head is None:
             self._head, self._begin = head, record.offset
         elif head != self._head or index != len(self._parts) or record.offset != self._next:
@@ -115,8 +124,8 @@ class Chunks:
         return entry
 
 
-def _decode(head: tuple[int, int, bytes, int], body: bytes, begin: int, end: int) -> Entry:
-    kind, seq, chain, count = head
+def _decode(head: tuple[int, int, bytes, int, int], body: bytes, begin: int, end: int) -> Entry:
+    kind, seq, chain, count, version = head
     try:
         fields: list[Any] = msgspec.msgpack.decode(body)
     except msgspec.DecodeError as error:
@@ -126,6 +135,15 @@ def _decode(head: tuple[int, int, bytes, int], body: bytes, begin: int, end: int
             f"offset {begin}: the body of entry {seq} says {fields[:2]}, its chunk {[kind, seq]}"
         )
     _, _, owner, nonce, positions, delta, identity, _, _, extra, checkpoint, previous_bytes = fields[:_FIELDS]
+    if version == 2:
+        positions = {
+            f"{topic}/{item}" if item else topic: at
+            for topic, offsets in positions.items()
+            for item, at in enumerate(offsets)
+        }
+    if identity is not None and (len(identity) > 5) != (version == 2):
+        raise DamagedError(f"offset {begin}: an identity of {len(identity)} fields in version {version}")
+    reset = extra.get("partitions")
     return Entry(
         KINDS[kind],
         seq,
@@ -145,6 +163,11 @@ def _decode(head: tuple[int, int, bytes, int], body: bytes, begin: int, end: int
         begin,
         end,
         len(body) + count * _HEADER_BYTES,
+        version,
+        identity[5] if identity is not None and version == 2 else None,
+        frozenset(int.from_bytes(reset[at : at + 2], "big") for at in range(0, len(reset), 2))
+        if reset
+        else None,
     )
 
 

@@ -59,6 +59,21 @@ class Journal:
         self._checkpoint = -1
         self._kept: Sequence[CheckpointRef] = ()
         self._topic_ids: Mapping[str, str] = {}
+        self.tasks = 0  # of the group; 0 in version 1, which has one for each partition
+
+    def input(self, name: str) -> Place:
+        """The partition of an input, of which an entry has a position."""
+        topic, _, item = name.rpartition("/")
+        if not item.isdecimal() or not topic:
+            return Place(name, self.place.partition)
+        return Place(topic, self.place.partition + int(item) * self.tasks)
+
+    def name(self, place: Place) -> str | None:
+        """The name of an input; None if another task reads it."""
+        item, other = divmod(place.partition - self.place.partition, self.tasks or 1)
+        if other or item < 0 or (item and not self.tasks):
+            return None
+        return f"{place.topic}/{item}" if item else place.topic
 
     @property
     def group(self) -> str:
@@ -81,16 +96,16 @@ class Journal:
     def without_id(self) -> list[tuple[str, int]]:
         """The inputs whose topic ids no entry has told, with their positions: earlier entries were truncated unread."""
         return [
-            (topic, segments[-1].end)
-            for topic, segments in self.segments.items()
-            if topic not in self._topic_ids
+            (name, segments[-1].end)
+            for name, segments in self.segments.items()
+            if name.partition("/")[0] not in self._topic_ids
         ]
 
-    def name_input(self, topic: str, topic_id: str) -> None:
+    def name_input(self, name: str, topic_id: str) -> None:
         """Use this topic id for an input that has none."""
-        self._topic_ids = {**self._topic_ids, topic: topic_id}
-        last = self.segments[topic][-1]
-        self.segments[topic][-1] = Segment(topic_id, last.start, last.end)
+        self._topic_ids = {**self._topic_ids, name.partition("/")[0]: topic_id}
+        last = self.segments[name][-1]
+        self.segments[name][-1] = Segment(topic_id, last.start, last.end)
 
     def verify_truncation(self, begin: int) -> None:
         """Verify that only complete entries that the kept checkpoints contain were truncated."""
@@ -119,10 +134,8 @@ class Journal:
             self._verify_next(entry, last, which)
         if entry.nonce in self._nonces:
             self._wrong(f"{which} has the nonce of an entry before it")
-        if entry.kind != "reset" and last is not None:
-            for topic, position in last.positions.items():
-                if entry.positions.get(topic, -1) < position and not self._may_fall(topic, entry):
-                    self._wrong(f"{which}: {topic} falls from {position} to {entry.positions.get(topic)}")
+        if last is not None:
+            self._verify_positions(entry, last, which)
         for ref in entry.kept:
             known = self._places.get(ref.seq)
             if known is not None and known != (ref.offset, ref.chain):
@@ -133,8 +146,27 @@ class Journal:
                 self._wrong(f"{which} keeps a checkpoint of entry {ref.seq}, which is not before it")
         return gap
 
-    def _may_fall(self, topic: str, entry: Entry) -> bool:
-        """Whether a position may fall: only the replays topic may be replaced, and only at an acquire."""
+    def _verify_positions(self, entry: Entry, last: Entry, which: str) -> None:
+        for name, position in last.positions.items():
+            if entry.positions.get(name, -1) < position and not self._may_fall(name, entry):
+                self._wrong(f"{which}: {name} falls from {position} to {entry.positions.get(name)}")
+        if entry.version != last.version:
+            self._wrong(f"{which} is of version {entry.version}, the one before of {last.version}")
+        if entry.tasks is not None and self.tasks not in {0, entry.tasks}:
+            self._wrong(f"{which} is of {entry.tasks} tasks, the ones before of {self.tasks}")
+        if entry.version == 1:
+            return
+        for key in entry.delta:
+            partition = int.from_bytes(key[1:3], "big")
+            if key[:1] != b"\x01" or (self.tasks and partition % self.tasks != self.place.partition):
+                self._wrong(f"{which} has a row of another task: {key[:8].hex()}")
+                return
+
+    def _may_fall(self, name: str, entry: Entry) -> bool:
+        """Whether a position may fall: in a reset; and the replays topic may be replaced, but only at an acquire."""
+        if entry.kind == "reset":
+            return entry.reset is None or self.input(name).partition in entry.reset
+        topic = name.partition("/")[0]
         return topic in entry.replaced and entry.kind == "acquire" and topic == f"{self.group}.replays"
 
     def _verify_next(self, entry: Entry, last: Entry | None, which: str) -> None:
@@ -167,27 +199,38 @@ class Journal:
         self._checkpoint = entry.offset if entry.kind == "checkpoint" else entry.checkpoint
         if entry.kind == "checkpoint":
             self._kept = entry.kept
+        self.tasks = entry.tasks if entry.tasks is not None else self.tasks
         if entry.kind == "reset":
-            self.rows.clear()
+            self._discard(entry.reset)
         for key, value in entry.delta.items():
             if value is None:
                 self.rows.pop(key, None)
             else:
                 self.rows[key] = value
         self._topic_ids = entry.topic_ids if entry.topic_ids is not None else self._topic_ids
-        for topic, position in entry.positions.items():
-            segments = self.segments.setdefault(topic, [])
+        for name, position in entry.positions.items():
+            segments = self.segments.setdefault(name, [])
+            topic = name.partition("/")[0]
             topic_id = self._topic_ids.get(topic, "")
-            new = not segments or entry.kind == "reset" or topic in entry.replaced
+            begins = entry.kind == "reset" and (
+                entry.reset is None or self.input(name).partition in entry.reset
+            )
+            new = not segments or begins or topic in entry.replaced
             if not new and segments[-1].topic_id in {topic_id, ""}:
                 segments[-1] = Segment(topic_id, segments[-1].start, position)
             else:
-                known = not gap or entry.kind == "reset"
+                known = not gap or begins
                 segments.append(Segment(topic_id, position if known else None, position))
         self._nonces.add(entry.nonce)
         self._places[entry.seq] = entry.offset, entry.chain
         self.genesis_seen |= entry.kind == "genesis"
         self.last = entry
+
+    def _discard(self, partitions: frozenset[int] | None) -> None:
+        """Discard all rows, or those of some partitions."""
+        for key in list(self.rows):
+            if partitions is None or int.from_bytes(key[1:3], "big") in partitions:
+                del self.rows[key]
 
     def _wrong(self, what: str) -> None:
         self.problems.append(f"{self.place}: {what}")

@@ -99,12 +99,13 @@ def verify_task(
     results: Results,
     *,
     hidden: bool,
+    number: int,
 ) -> list[str]:
     """Check that each input below the position has exactly the promised result, in order, and no other input.
 
-    `inputs`: those of the task's partition. `hidden`: outputs may be committed but not visible yet.
+    `inputs`: those of the partition `number`. `hidden`: outputs may be committed but not visible yet.
     """
-    return _Comparison(promise, journal, inputs, results, hidden=hidden).problems()
+    return _Comparison(promise, journal, inputs, results, hidden=hidden, number=number).problems()
 
 
 class _Comparison:
@@ -116,8 +117,10 @@ class _Comparison:
         results: Results,
         *,
         hidden: bool,
+        number: int,
     ) -> None:
-        number = journal.place.partition
+        self._number = number
+        self._segments = journal.segments.get(journal.name(Place(promise.topic, number)) or "", [])
         anonymous = Promise(promise.group, promise.topic, promise.output)
         found = results.outputs.get(anonymous, {}).get(number, {})
         self._promise = promise
@@ -131,7 +134,8 @@ class _Comparison:
             if (letter.topic, letter.partition) == (promise.topic, number)
         )
         self._all_letters = self._letters.copy()
-        read = journal.segments.get(f"{promise.group}.replays", ())
+        replays = journal.name(Place(f"{promise.group}.replays", number))
+        read = journal.segments.get(replays or "", ())
         self._replayed = Counter(
             replay.trace.offset
             for replay in results.replays.get(promise.group, ())
@@ -145,7 +149,7 @@ class _Comparison:
         first = min((incarnation.first for incarnation in inputs), default=0)
         deleted = {o.offset for queue in self._queues for o in queue if o.offset < first}
         deleted.update(offset for _, offset in self._letters if offset < first)
-        segments = len(journal.segments.get(promise.topic, ()))
+        segments = len(self._segments)
         # The inputs whose outputs need not be in the order of the inputs that the checker has read.
         self._unordered = self._replayed + Counter(dict.fromkeys(deleted, segments))
         self._rows: dict[bytes, bytes | None] = {}
@@ -153,7 +157,7 @@ class _Comparison:
 
     def problems(self) -> list[str]:
         """The errors, as text."""
-        segments = self._journal.segments.get(self._promise.topic, [])
+        segments = self._segments
         if not self._inputs or any(self._input_of(segment) is None for segment in segments):
             return []  # of a topic that was deleted before the checker read it
         for segment in segments:
@@ -161,8 +165,8 @@ class _Comparison:
             self._follow(segment)
         end = segments[-1].end if segments else 0
         found = [*self._missing_problems(), *self._left_problems(end), *self._row_problems()]
-        task, promise = self._journal.place.partition, self._promise
-        return [f"{promise.group}/{task}, {promise.topic} to {promise.output}: {what}" for what in found]
+        number, promise = self._number, self._promise
+        return [f"{promise.group}/{number}, {promise.topic} to {promise.output}: {what}" for what in found]
 
     def _follow(self, segment: Segment) -> None:
         """Remove the results of the inputs between two resets, in the order of the inputs."""
@@ -205,9 +209,9 @@ class _Comparison:
         """
         if not topic_id:
             return False
-        segments = self._journal.segments[self._promise.topic]
         times = sum(
-            each.topic_id in {topic_id, ""} and (each.start or 0) <= offset < each.end for each in segments
+            each.topic_id in {topic_id, ""} and (each.start or 0) <= offset < each.end
+            for each in self._segments
         )
         return self._all_letters[topic_id, offset] >= times
 
@@ -262,8 +266,11 @@ class _Comparison:
         if not self._promise.row or self._journal.gaps or self._hidden or self._missing:
             return
         by_prefix: dict[bytes, dict[bytes, bytes]] = defaultdict(dict)
+        rows = b"\x01" + self._number.to_bytes(2, "big") if self._journal.tasks else b""
         for key, value in self._journal.rows.items():
-            by_prefix[key[:_PREFIX_BYTES]][key[_PREFIX_BYTES:]] = value
+            if key.startswith(rows):
+                own = key[len(rows) :]
+                by_prefix[own[:_PREFIX_BYTES]][own[_PREFIX_BYTES:]] = value
         due = {key: value for key, value in self._rows.items() if value is not None}
         if due and not any(due == rows for rows in by_prefix.values()):
             yield f"no table of the {len(by_prefix)} in the journal holds the last values of {len(due)} keys"

@@ -1,0 +1,211 @@
+"""Several partitions of one task: an error, a retry or an idle end concerns one of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline import App, Context, Event
+from pipeline.app import declared_app
+from pipeline.config import WorkerSettings
+from pipeline.core.records import partition_of
+from pipeline.errors import ConfigError, HandlerError
+from pipeline.ports import Output
+from pipeline.runtime.idle_positions import QUIET_S
+from pipeline.testing import TestDriver
+from tests.support.checker.tracing import made_from
+
+PARTITIONS, TASKS = 4, 2
+BAD = 13
+
+
+class Echo:
+    """An app that repeats each number, and raises at bad ones until `fixed`."""
+
+    def __init__(self, *, tasks: int | None = TASKS, retries: int = 0) -> None:
+        self.app = App("echo")
+        self.numbers = self.app.topic("numbers", key=str, value=int)
+        self.out = self.app.topic("out", key=str, value=int)
+        declared_app(self.app).main.tasks = tasks
+        self.fixed = False
+        self.app.handler(self.numbers, retries=retries, retry_delay_s=1.0)(self.repeat)
+
+    def repeat(self, event: Event[str, int], ctx: Context) -> None:
+        if event.value == BAD and not self.fixed:
+            raise ValueError("unlucky")
+        ctx.send(self.out, event.key, event.value, headers=made_from("echo.main", event))
+
+
+def driver_of(echo: Echo, max_poll_records: int = 10_000) -> TestDriver:
+    settings = WorkerSettings(worker_id="test", max_poll_records=max_poll_records)
+    return TestDriver(echo.app, partitions=PARTITIONS, settings=settings)
+
+
+def sent_to_each(driver: TestDriver, echo: Echo, *values: int, bad_in: int = 2) -> None:
+    for value in values:
+        for partition in range(PARTITIONS):
+            bad = value == BAD and partition != bad_in
+            driver.send(echo.numbers, "a", 0 if bad else value, partition=partition)
+
+
+def values(driver: TestDriver, echo: Echo) -> list[int]:
+    return sorted(event.value for event in driver.outputs(echo.out))
+
+
+def test_a_record_stops_only_its_partition() -> None:
+    """With one task for each partition, the others would continue, too."""
+    echo = Echo()
+    driver = driver_of(echo)
+    sent_to_each(driver, echo, 1, BAD, 2)
+    driver.run()
+    assert values(driver, echo) == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
+    (event,) = driver.log_events("partition_stopped")
+    assert (event["task"], event["partitions"]) == (0, [2])
+    assert event["hint"].startswith("fix the handler")
+
+
+def test_a_stopped_partition_continues_after_a_restart() -> None:
+    """Its position is that of the record, whatever the other partitions have committed."""
+    echo = Echo()
+    driver = driver_of(echo)
+    sent_to_each(driver, echo, 1, BAD, 2)
+    driver.run()
+    echo.fixed = True
+    driver.restart(empty_disk=True)
+    driver.run()
+    assert values(driver, echo) == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, BAD]
+
+
+def test_a_task_fails_once_all_its_partitions_are_stopped() -> None:
+    """A worker that can do nothing more must say so and end."""
+    echo = Echo()
+    driver = driver_of(echo)
+    for partition in (0, 2):
+        driver.send(echo.numbers, "a", BAD, partition=partition)
+    with pytest.raises(HandlerError, match="task echo/main/0"):
+        driver.run()
+    assert list(driver.failures) == [("main", 0)]
+
+
+def test_others_commit_while_one_partition_retries() -> None:
+    """A retry may take minutes; the record's position stays, and the others' positions move."""
+    echo = Echo(retries=5)
+    driver = driver_of(echo)
+    driver.run()
+    sent_to_each(driver, echo, 1, BAD, 2)
+    for _ in range(20):
+        driver.step()
+        driver.clock.advance(0.02)
+    assert values(driver, echo) == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
+    assert driver.positions() == {"numbers": 3, "numbers/1": 1}
+    driver.restart(empty_disk=True)
+    echo.fixed = True
+    driver.run()
+    assert values(driver, echo) == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, BAD]
+
+
+def test_a_partition_that_retries_is_paused_alone() -> None:
+    """The records behind it would fill the memory, and the other partitions must not wait for it."""
+    echo = Echo(retries=5)
+    driver = driver_of(echo, max_poll_records=5)
+    driver.run()
+    driver.send(echo.numbers, "a", BAD, partition=2)
+    for value in range(1, 60):
+        driver.send(echo.numbers, "a", value if value != BAD else 0, partition=2)
+        driver.send(echo.numbers, "a", value if value != BAD else 0, partition=0)
+    for _ in range(60):
+        driver.step()
+        driver.clock.advance(0.01)
+    (run,) = driver.worker.runs
+    assert 10 < run.tasks[0].waiting[2] <= 15
+    assert list(run.tasks[0].waiting) == [2]
+    assert len(values(driver, echo)) == 59
+    echo.fixed = True
+    for _ in range(30):
+        driver.run()
+        driver.clock.advance(1.0)
+    assert len(values(driver, echo)) == 119
+
+
+def test_an_idle_end_is_committed_while_the_task_is_busy() -> None:
+    """A busy partition must not keep the positions of the others below the start of their logs."""
+    echo = Echo()
+    driver = driver_of(echo)
+    sent_to_each(driver, echo, 1)
+    driver.run()
+    producer = driver.environment().producers.open("someone")
+    producer.init()
+    for partition in range(PARTITIONS):
+        producer.begin()
+        key = next(k for k in map(str, range(100)) if partition_of(k.encode(), PARTITIONS) == partition)
+        producer.send([Output("numbers", key.encode(), b"7", driver.clock.wall_ms(), ())])
+        producer.flush()
+        producer.abort()
+    before = driver.positions()
+    for value in range(int(3 * QUIET_S)):  # partition 0 is never idle
+        driver.send(echo.numbers, "a", value + 100, partition=0)
+        driver.run()
+        driver.clock.advance(1.0)
+    assert driver.positions()["numbers/1"] == before["numbers/1"] + 2
+
+
+@pytest.mark.parametrize("tasks", [1, 3, 4])
+def test_another_number_of_tasks_is_refused(tasks: int) -> None:
+    """Rows of a partition would be in the state of another task."""
+    echo = Echo()
+    driver = driver_of(echo)
+    driver.run()
+    declared_app(echo.app).main.tasks = tasks
+    driver.restart()
+    with pytest.raises(ConfigError, match=f"tasks={tasks}, and was started with 2") as refused:
+        driver.run()
+    assert "pipeline migrate" in str(refused.value.hint)
+
+
+def test_a_known_group_need_not_declare_its_tasks() -> None:
+    """The journal has the number."""
+    echo = Echo()
+    driver = driver_of(echo)
+    sent_to_each(driver, echo, 1)
+    driver.run()
+    declared_app(echo.app).main.tasks = None
+    driver.restart(empty_disk=True)
+    sent_to_each(driver, echo, 2)
+    driver.run()
+    assert values(driver, echo) == [1] * 4 + [2] * 4
+    assert len(driver.worker.runs[0].tasks) == TASKS
+
+
+def test_more_tasks_than_partitions_are_refused() -> None:
+    """A task without input would only cost memory."""
+    driver = driver_of(Echo(tasks=PARTITIONS + 1))
+    with pytest.raises(ConfigError, match="its inputs have 4 partitions"):
+        driver.run()
+
+
+@pytest.mark.parametrize("tasks", [2, 4])
+def test_inputs_that_have_grown_are_refused(tasks: int) -> None:
+    """Keys are in other partitions than their rows."""
+    echo = Echo(tasks=tasks)
+    driver = driver_of(echo)
+    driver.run()
+    driver.restart()
+    driver.broker.add_partitions("numbers", 4)
+    declared_app(echo.app).main.tasks = None
+    with pytest.raises(ConfigError, match="partitions") as refused:
+        driver.run()
+    assert "partitions-changed" in str(refused.value.hint)
+
+
+def test_format_1_is_continued_with_one_task_for_each_partition() -> None:
+    """Groups of earlier releases keep their journals."""
+    echo = Echo(tasks=None)
+    driver = driver_of(echo)
+    sent_to_each(driver, echo, 1)
+    driver.run()
+    declared_app(echo.app).main.tasks = PARTITIONS
+    driver.restart(empty_disk=True)
+    sent_to_each(driver, echo, 2)
+    driver.run()
+    assert values(driver, echo) == [1] * 4 + [2] * 4
+    (run,) = driver.worker.runs
+    assert {task.applied.identity.tasks for task in run.tasks.values()} == {0}  # type: ignore[attr-defined]

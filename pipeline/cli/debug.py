@@ -80,8 +80,11 @@ def debug(
     place, offset = _place(record)
     with open_past(target, kafka, store) as past:
         chosen = _group(past.app, place.topic, group)
-        task = _task(journaled_tasks(past.environment.cluster, chosen.id, None), place)
-        prepared = prepare(past.app, chosen, task, place.topic, offset, past.environment)
+        cluster = past.environment.cluster
+        topic = cluster.describe([place.topic]).get(place.topic)
+        tasks = journaled_tasks(cluster, chosen.id, None)
+        task = _task(tasks, place, topic.partitions if topic is not None else len(tasks))
+        prepared = prepare(past.app, chosen, task, place.topic, offset, past.environment, place.partition)
         _announce(prepared)
         confirm("Run these handlers? Their effects outside Kafka, such as HTTP calls, happen again.", yes=yes)
         with tempfile.TemporaryDirectory(prefix="pipeline-past-") as directory:
@@ -102,11 +105,11 @@ def _place(text: str) -> tuple[TopicPartition, int]:
     return place
 
 
-def _task(tasks: Sequence[TaskId], place: TopicPartition) -> TaskId:
-    """The task that reads the partition. Raises InputError if none does."""
-    if place.partition < len(tasks):
-        return tasks[place.partition]
-    last = len(tasks) - 1
+def _task(tasks: Sequence[TaskId], place: TopicPartition, partitions: int) -> TaskId:
+    """The task that reads the partition. `partitions`: those of the topic. Raises InputError if none does."""
+    if place.partition < partitions:
+        return tasks[place.partition % len(tasks)]
+    last = partitions - 1
     raise InputError(
         f"topic {place.topic} has no partition {place.partition} that group {tasks[0].app}/{tasks[0].group} reads",
         hint=f"its partitions are 0 to {last}" if last else "its only partition is 0",

@@ -262,5 +262,5 @@ def _rows(
     for number, stores in places.items():
         task = TaskId(*group, number)
         with closing(stores.open_read_only(task)) as store:
-            for row_key, value in rows_of(definition, store, f"task {task}", key):
+            for row_key, value in rows_of(definition, store, task, key):
                 yield {"task": number}, row_key, value

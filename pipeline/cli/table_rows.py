@@ -15,7 +15,8 @@ from pipeline.cli.lookup import journaled_tasks
 from pipeline.cli.options import print_json, print_message
 from pipeline.cli.past import PastPlace, moment_of, reach_of, restored, say_origin
 from pipeline.cli.rendering import Cell, Column, print_table
-from pipeline.core.names import GroupId, TaskChoice
+from pipeline.core.entry_body import row_prefixes
+from pipeline.core.names import GroupId, TaskChoice, TaskId
 from pipeline.core.position import decode_position
 from pipeline.core.records import iso_time
 from pipeline.core.suggestions import counted
@@ -61,24 +62,27 @@ def full_key_of(definition: DeclaredTable[Any, Any], key: str) -> bytes:
 
 
 def rows_of(
-    definition: DeclaredTable[Any, Any], state: _State, where: str, key: str | None
+    definition: DeclaredTable[Any, Any], state: _State, task: TaskId, key: str | None
 ) -> Iterator[tuple[Any, Any]]:
-    """The keys and values of a table in a state, or the row of `key`.
+    """The keys and values of a table in the state of a task, or the rows of `key`, partition by partition.
 
     Raises ConfigError if another schema wrote it.
     """
-    prefix = table_prefix(definition.name)
     data = state.position()
-    if data is not None:
-        _check_schema(definition, decode_position(data, where).identity.tables)
-    if key is None:
-        for full_key, value in state.scan(prefix):
-            yield definition.key.decode(full_key[len(prefix) :]), definition.value.decode(value)
+    if data is None:
         return
-    wanted = full_key_of(definition, key)
-    value_data = state.get(wanted)
-    if value_data is not None:
-        yield definition.key.decode(wanted[len(prefix) :]), definition.value.decode(value_data)
+    identity = decode_position(data, f"task {task}").identity
+    _check_schema(definition, identity.tables)
+    for begin in row_prefixes(identity, task.number):
+        prefix = begin + table_prefix(definition.name)
+        if key is None:
+            for full_key, value in state.scan(prefix):
+                yield definition.key.decode(full_key[len(prefix) :]), definition.value.decode(value)
+            continue
+        wanted = begin + full_key_of(definition, key)
+        value_data = state.get(wanted)
+        if value_data is not None:
+            yield definition.key.decode(wanted[len(prefix) :]), definition.value.decode(value_data)
 
 
 def _check_schema(definition: DeclaredTable[Any, Any], stored: dict[str, str]) -> None:
@@ -118,7 +122,7 @@ def past_rows(
     for task in journaled_tasks(place.environment.cluster, group, chosen):
         with restored(task, moment, place.environment) as past:
             say_origin(task, past)
-            for row_key, value in rows_of(definition, past.store, f"task {task}", key):
+            for row_key, value in rows_of(definition, past.store, task, key):
                 yield {"task": task.number, "seq": past.applied.seq}, row_key, value
 
 

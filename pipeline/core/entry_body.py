@@ -18,7 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 from pipeline.core.dead_letter_count import LetterCount
-from pipeline.core.inputs import MAX_PARTITIONS, packed, unpacked
+from pipeline.core.inputs import MAX_PARTITIONS, packed, row_prefix, unpacked
 from pipeline.errors import FatalTaskError, InvariantError
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "loaded_positions",
     "partitions_to_reset",
     "reset_partitions",
+    "row_prefixes",
     "stored_identity",
     "stored_positions",
     "task_count",
@@ -169,6 +170,14 @@ def identity_in(identity: Identity, version: Format) -> Identity:
     """An identity of a history of this format. One task for each partition can be in either."""
     tasks = 0 if version == 1 else task_count(identity)
     return identity if identity.tasks == tasks else msgspec.structs.replace(identity, tasks=tasks)
+
+
+def row_prefixes(identity: Identity, number: int) -> list[bytes]:
+    """The beginnings of the keys of all rows of task `number`, one for each of its partitions."""
+    if not identity.tasks:
+        return [b""]
+    most = max((facts.partitions for facts in identity.inputs.values()), default=0)
+    return [row_prefix(partition) for partition in range(number, most, identity.tasks)]
 
 
 def encode_body(entry: Entry, version: Format) -> bytes:

@@ -50,14 +50,15 @@ def test_a_record_can_be_copied_from_the_list_of_dead_letters() -> None:
 def test_a_partition_that_does_not_exist_names_those_that_do() -> None:
     """The usual mistake is a partition of another topic, or a digit too many."""
     tasks = [TaskId("flights", "main", number) for number in range(4)]
-    assert _task(tasks, TopicPartition("flights", 3)) == tasks[3]
+    assert _task(tasks, TopicPartition("flights", 3), len(tasks)) == tasks[3]
+    assert _task(tasks[:2], TopicPartition("flights", 3), 4) == tasks[1]
     with pytest.raises(
         InputError, match="topic flights has no partition 9 that group flights/main reads"
     ) as error:
-        _task(tasks, TopicPartition("flights", 9))
+        _task(tasks, TopicPartition("flights", 9), len(tasks))
     assert error.value.hint == "its partitions are 0 to 3"
     with pytest.raises(InputError) as error:
-        _task(tasks[:1], TopicPartition("flights", 1))
+        _task(tasks[:1], TopicPartition("flights", 1), 1)
     assert error.value.hint == "its only partition is 0"
 
 

@@ -25,12 +25,19 @@ from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.group import DeclaredGroup
 from pipeline.api.table import TaskOverlay
 from pipeline.core.dead_letters import Letter, decode_replay, read_letter
-from pipeline.core.names import TaskId, is_replays
+from pipeline.core.inputs import row_prefix
+from pipeline.core.names import TaskId, TopicPartition, is_replays
 from pipeline.core.recovery import check_identity
 from pipeline.errors import ConfigError, InputError
 from pipeline.ops.history.committed_outputs import CommittedLetter, CommittedOutput, find_letter, find_output
 from pipeline.ops.history.past_states import AtEntry, PastState, restore_at
-from pipeline.ops.history.record_commits import CommitRecords, RecordCommit, find_commit, records_of
+from pipeline.ops.history.record_commits import (
+    CommitRecords,
+    RecordCommit,
+    find_commit,
+    inputs_in,
+    records_of,
+)
 from pipeline.ops.history.tracing import Access, AccessKind, Trace, TracedTable
 from pipeline.ports import Output, Record, Stores
 from pipeline.runtime.backends import Resources
@@ -126,9 +133,17 @@ class DebugRun:
 
 
 def prepare(
-    app: DeclaredApp, group: DeclaredGroup, task: TaskId, topic: str, offset: int, environment: Environment
+    app: DeclaredApp,
+    group: DeclaredGroup,
+    task: TaskId,
+    topic: str,
+    offset: int,
+    environment: Environment,
+    partition: int | None = None,
 ) -> Prepared:
     """Find the commit of a record, and read the commit's records: steps 1 and 3. No handler is called.
+
+    `partition`: that of the record; default: the number of the task.
 
     Raises:
         InputError: The record cannot be debugged; the message says why.
@@ -143,10 +158,11 @@ def prepare(
             f"topic {topic} is not an input of group {group.name}",
             hint=f"its inputs: {', '.join(plan.identity.inputs)}",
         )
-    commit = find_commit(task, topic, offset, environment)
-    return Prepared(
-        task, topic, offset, plan, senders, commit, records_of(task, commit, topic, offset, environment)
-    )
+    place = TopicPartition(topic, task.number if partition is None else partition)
+    name = inputs_in(task, environment).name(place)
+    commit = find_commit(task, name, offset, environment)
+    records = records_of(task, commit, name, offset, environment)
+    return Prepared(task, topic, offset, plan, senders, commit, records)
 
 
 def debug_record(
@@ -206,14 +222,17 @@ class _Run:
         self._errors = _Errors()
         group = plan.group.with_bindings([self._watched(binding) for binding in plan.group.bindings])
         overlay = TaskOverlay()
+        of_record = prepared.records.record.partition() or 0
+        rows = row_prefix(of_record) if past.applied.identity.tasks else b""
         tables: dict[Any, Any] = {
-            table: TracedTable(table, past.store, overlay, self._trace) for table in group.tables.values()
+            table: TracedTable(table, past.store, overlay, self._trace, rows)
+            for table in group.tables.values()
         }
         self._resources = Resources()
         self._context = RuntimeContext(tables, prepared.senders, self._resources.get)
         topic_ids = {name: facts.topic_id for name, facts in plan.identity.inputs.items()}
         letters = DeadLetters(task, clock, plan.largest_letter, topic_ids)
-        self._dedup = dedup_tables(group, past.store, overlay, self._context, clock)
+        self._dedup = dedup_tables(group, past.store, overlay, self._context, clock, rows)
         self._processor = Processor(
             task, group, self._context, overlay, letters, self._errors, self._dedup, topic_ids
         )

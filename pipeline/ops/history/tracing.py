@@ -64,9 +64,14 @@ class TracedTable(RuntimeTable[K, V]):
     __slots__ = ("_trace",)
 
     def __init__(
-        self, definition: DeclaredTable[K, V], store: ReadableStore, overlay: TaskOverlay, trace: Trace
+        self,
+        definition: DeclaredTable[K, V],
+        store: ReadableStore,
+        overlay: TaskOverlay,
+        trace: Trace,
+        rows: bytes = b"",
     ) -> None:
-        super().__init__(definition, store, overlay)
+        super().__init__(definition, store, overlay, rows)
         self._trace = trace
 
     def get(self, key: K, default: Any = None) -> Any:

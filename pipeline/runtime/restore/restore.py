@@ -23,7 +23,7 @@ from typing import Any
 from pipeline.api.declarations import DeclaredTable
 from pipeline.config import WorkerSettings
 from pipeline.core.dead_letters import acquired_identity
-from pipeline.core.entry_body import reset_partitions
+from pipeline.core.entry_body import reset_partitions, row_prefixes
 from pipeline.core.inputs import TaskInputs, row_prefix
 from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.names import TaskId, TopicPartition
@@ -219,8 +219,7 @@ class _Restore:
     def _acquire(self, read: _Read) -> Commit:
         applied, environment = read.applied, self._environment
         tables = [self._tables[name] for name in read.changed]
-        numbers = {place.partition for place in self._inputs.values()}
-        partitions = [row_prefix(number) for number in sorted(numbers)] if applied.identity.tasks else [b""]
+        partitions = row_prefixes(applied.identity, self._task.number)
         rows = upgraded_rows(self._task, read.store, tables, applied.identity.tables, partitions, environment)
         environment.steps.reached(Step.BEFORE_ACQUIRE, self._task)
         acquired = acquired_identity(applied, self._identity, self._ends_before)

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,12 @@ def test_links_between_documents_resolve(document: Path) -> None:
         assert linked.is_relative_to(ROOT), target
         if anchor:
             assert anchor in _anchors(linked), target
+
+
+def test_each_decision_has_a_number_of_its_own() -> None:
+    """Pages refer to decisions by number."""
+    numbers = Counter(decision.name[:4] for decision in DECISIONS)
+    assert [number for number, count in numbers.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("decision", DECISIONS, ids=lambda path: path.stem)

@@ -110,8 +110,8 @@ class TaskTable(Generic[K, V]):
         "_sampled_bytes",
         "_slots",
         "_store",
+        "_store_reads",
         "_undo",
-        "reads",
     )
 
     if TYPE_CHECKING:  # set by RuntimeTable
@@ -127,8 +127,8 @@ class TaskTable(Generic[K, V]):
         _sampled_bytes: int
         _slots: dict[Any, Slot]
         _store: ReadableStore
+        _store_reads: int
         _undo: list[tuple[Any, Slot, Any, Any, bool]]
-        reads: int
 
     @overload
     def get(self, key: K) -> V | None: ...
@@ -317,7 +317,7 @@ class TaskTable(Generic[K, V]):
         data: Any = self._overlay.sealed.get(slot[_FULL_KEY], _MISSING)
         if data is _MISSING:
             data = self._store.get(slot[_FULL_KEY])
-            self.reads += 1
+            self._store_reads += 1
         value = slot[_VALUE] = self._kept(data)
         return value
 
@@ -357,12 +357,17 @@ class RuntimeTable(TaskTable[K, V]):
         self._dirty = []
         self._sampled = 0
         self._sampled_bytes = 0
-        self.reads = 0  # of single rows, from the store
+        self._store_reads = 0
 
     @property
     def definition(self) -> DeclaredTable[K, V]:
         """The table."""
         return self._definition
+
+    @property
+    def store_reads(self) -> int:
+        """How many single rows were read from the store."""
+        return self._store_reads
 
     def load(self, keys: Iterable[K]) -> int:
         """Read the rows of different keys in one call, so that reads find them in memory. Returns their number."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -44,8 +44,8 @@ class Faults:
         return [fault.call for fault in self._ordered]
 
     @contextmanager
-    def at(self, call: str, where: str = "") -> Iterator[None]:
-        """Surrounds what `call` does."""
+    def at(self, call: str, *where: str) -> Iterator[None]:
+        """Surrounds what `call` does. `where`: the places that it concerns."""
         fault = self._take(call, where)
         if fault is not None and not fault.after:
             raise fault.error
@@ -53,9 +53,9 @@ class Faults:
         if fault is not None:
             raise fault.error
 
-    def _take(self, call: str, where: str) -> _Fault | None:
+    def _take(self, call: str, where: Sequence[str]) -> _Fault | None:
         for index, fault in enumerate(self._ordered):
-            if fault.call != call or fault.where not in {None, where}:
+            if fault.call != call or (fault.where is not None and fault.where not in where):
                 continue
             if fault.skip:
                 fault.skip -= 1

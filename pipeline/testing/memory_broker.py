@@ -118,7 +118,7 @@ class MemoryBroker:
 
         Calls of a producer (`where`: its transactional id): init, begin, send, append, flush, commit, abort.
         Of a reader (`where`: "topic[partition]"): bounds, read. Of a source (`where`: its group): poll. Of
-        the cluster: describe, create, delete, and (`where`: the topic) configure, grow. A commit whose outcome is
+        the cluster: create, delete, and (`where`: a topic) describe, configure, grow. A commit whose outcome is
         unknown is an UnknownOutcomeError, with `after` when it did happen.
         """
         self.faults.order(call, error, after=after, where=where, skip=skip)

@@ -46,13 +46,13 @@ class MemoryCluster:
         return self._broker.topics()
 
     def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
-        with self._broker.faults.at("describe"):
+        with self._broker.faults.at("describe", *topics):
             found = {name: self._described_by(name, self._broker.stale_leader_asked()) for name in topics}
             return {name: info for name, info in found.items() if info is not None}
 
     def describe_by_most(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
         """The stale leader is one of several."""
-        with self._broker.faults.at("describe"):
+        with self._broker.faults.at("describe", *topics):
             found = {name: self._broker.describe(name) for name in topics}
             return {name: info for name, info in found.items() if info is not None}
 

@@ -150,7 +150,7 @@ def test_an_outage_of_kafka_has_a_duration() -> None:
     sums = Sums.begun()
     scrape = Scraper(sums.driver)
     assert scrape().value("pipeline_kafka_unreachable_seconds") == 0
-    sums.driver.broker.fail_next("describe", UnreachableError("away"))
+    sums.driver.broker.fail_next("describe", UnreachableError("away"), where="numbers")
     sums.driver.clock.advance(10)
     sums.driver.step()
     sums.driver.step()

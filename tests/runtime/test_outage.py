@@ -26,7 +26,7 @@ def test_a_worker_says_that_kafka_is_away_and_that_it_is_back() -> None:
     """The operator of an idle worker must see at once that Kafka is unreachable."""
     sums = Sums.begun()
     for reason in ("brokers away", "still away"):
-        sums.driver.broker.fail_next("describe", UnreachableError(reason))
+        sums.driver.broker.fail_next("describe", UnreachableError(reason), where="numbers")
         sums.driver.clock.advance(15)
         sums.send(2)
         sums.driver.run()

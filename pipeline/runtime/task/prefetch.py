@@ -43,9 +43,9 @@ class _Reads:
 
     def begin(self, records: int) -> bool:
         """Begin a batch. Returns whether to read its rows ahead."""
-        single = (self.table.reads - self.seen) / self.records if self.records else 0.0
+        single = (self.table.store_reads - self.seen) / self.records if self.records else 0.0
         loaded = self.loaded / self.records if self.records else 0.0
-        self.seen, self.records, self.loaded = self.table.reads, records, 0
+        self.seen, self.records, self.loaded = self.table.store_reads, records, 0
         if self.pause:
             self.pause -= 1
             return False

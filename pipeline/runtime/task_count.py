@@ -14,6 +14,8 @@ history contains the rows of its partitions. Format 1 of journals has one task f
 
 Rows 3 and 4 do not depend on a read that may be stale: a chunk that is read has the format of its journal, and where
 none is read, the restore compares the identity. In row 3, the format is that of the history (`identity_in`).
+
+An app that another one has replaced is often in row 5. So in rows 5 and 6, a retired app is refused as such.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from pipeline.core.names import GroupId, TopicPartition
 from pipeline.errors import ConfigError, RetriableError
 from pipeline.ports import TopicInfo
 from pipeline.runtime.environment import Environment
+from pipeline.runtime.restore.retirement import refuse_retired
 
 __all__ = ["tasks_in_identity"]
 
@@ -47,6 +50,7 @@ def tasks_in_identity(group: DeclaredGroup, partitions: int, environment: Enviro
     if journal is None or journal.partitions == partitions == (declared or partitions):
         return _of_new(where, declared, partitions)
     if _recorded_format(group.id, journal, environment) == 1 and journal.partitions != partitions:
+        refuse_retired(group.id, environment)
         raise ConfigError(
             f"{where}: its journal {name} has {journal.partitions} partitions, its input "
             f"{', '.join(topic.name for topic in group.inputs)} has {partitions}: keys are now in other partitions "
@@ -54,6 +58,7 @@ def tasks_in_identity(group: DeclaredGroup, partitions: int, environment: Enviro
             hint="follow runbooks/partitions-changed.md",
         )
     if declared is not None and declared != journal.partitions:
+        refuse_retired(group.id, environment)
         raise ConfigError(
             f"{where} has tasks={declared}, and was started with {journal.partitions}: the number of tasks never "
             "changes, because the history of a task contains the rows of its partitions",

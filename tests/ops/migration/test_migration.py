@@ -7,6 +7,7 @@ from collections import defaultdict
 import pytest
 
 from pipeline import App, Context, Event, Table, Topic
+from pipeline.app import declared_app
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.records import partition_of
 from pipeline.errors import ConfigError, FatalTaskError, InputError
@@ -332,6 +333,18 @@ def test_a_worker_of_a_retired_app_is_refused_and_writes_nothing() -> None:
             case.old.driver.reset()
     assert len(case.old.driver.outputs(case.old.totals)) == before
     assert retire(case) == 0  # once is enough
+
+
+@pytest.mark.parametrize("tasks", [None, 1])
+def test_a_retired_app_is_refused_as_such_after_its_input_grew(tasks: int | None) -> None:
+    """The error about the input names the runbook of the migration, which has been followed already."""
+    case = run_before()
+    case.broker.add_partitions("numbers", 1 if tasks is None else 0)
+    declared_app(case.old.app).main.tasks = tasks
+    retire(case)
+    case.old.driver.restart()
+    with pytest.raises(ConfigError, match="was retired"):
+        case.old.driver.run()
 
 
 def test_a_task_that_is_retired_under_a_worker_is_not_run_any_more() -> None:

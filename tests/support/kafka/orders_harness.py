@@ -101,6 +101,11 @@ class OrdersBench:
                 return
             assert time.monotonic() < deadline, f"{done.stdout}{done.stderr}\n{self.story()}"
 
+    def wait_until_runs_a_task(self, worker: subprocess.Popen[bytes]) -> None:
+        """Wait until a task is live on this process. Before, it may not handle signals yet."""
+        (log,) = [log for child, log in self._workers if child is worker]
+        wait_until(lambda: '"event": "task_live"' in log.read_text(), self.story, DEADLINE_S)
+
     def wait_until_done(self) -> None:
         """Wait until every paid order has passed the last stage."""
         due = len(self.sent.paid())

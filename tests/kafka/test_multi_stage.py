@@ -36,7 +36,7 @@ def test_a_worker_killed_under_load_leaves_every_stage_exact(bench: OrdersBench)
         bench.send(100)
     again = bench.start("second")
     bench.send(300)
-    bench.wait_until_runs_a_task(again)  # the others may have taken over all tasks, and finish before it has started
+    bench.wait_until_runs_a_task(again)  # the others may finish all inputs before it has started
     bench.send(300)
     bench.wait_until_done()
     bench.stop(first, again, third)

@@ -41,11 +41,11 @@ RATE = 6_500  # records a second into each topic: 52 s, and the two cores are no
 
 @dataclass(frozen=True)
 class Fault:
-    """`had_to`: tasks that had to move. Seconds: None where nothing was there to be seen."""
+    """`moved`: tasks that changed their worker. `expected`: how many may. Seconds: None if there was nothing to see."""
 
     what: str
     moved: int | None
-    had_to: int | None
+    expected: range | None
     recovered_s: float | None
     others_pause_s: float | None
 
@@ -102,7 +102,8 @@ class Story:
         def restart() -> None:
             self._processes.worker(victim.name)
 
-        yield from self._kill(victim, f"{victim.name} killed, restarted", restart, 0)
+        had = self._processes.tasks_of(victim)
+        yield from self._kill(victim, f"{victim.name} killed, restarted", restart, 0, len(had))
 
     def _kill_and_lose_the_disk(self) -> Iterator[None]:
         victim = self._any_worker()
@@ -110,14 +111,21 @@ class Story:
         def restart() -> None:
             self._processes.worker(victim.name, empty_disk=True)
 
-        yield from self._kill(victim, f"{victim.name} killed, disk lost", restart, 0)
+        had = self._processes.tasks_of(victim)
+        yield from self._kill(victim, f"{victim.name} killed, disk lost", restart, 0, len(had))
+        # The others may have taken over all tasks before this process had started; then it has copied its share.
         fetched = len(self._processes.workers[-1].from_checkpoint)
         if not fetched:
             raise DemoError("the empty disk was restored without a checkpoint")
         self._say(f"          its new disk has {fetched} tasks from a checkpoint and the journal after it")
 
-    def _kill(self, victim: Worker, what: str, then: Callable[[], None], had_to: int) -> Iterator[None]:
-        """SIGKILL, and wait until its tasks go on."""
+    def _kill(
+        self, victim: Worker, what: str, then: Callable[[], None], had_to: int, back: int = 0
+    ) -> Iterator[None]:
+        """SIGKILL, and wait until its tasks go on.
+
+        `back`: tasks that others may take over before a restarted process claims them, and then give back.
+        """
         tasks, moved = self._processes.tasks_of(victim), self._processes.moved
         affected, others = self._steady(tasks)
         victim.child.kill()
@@ -135,7 +143,7 @@ class Story:
         yield from self._until(lambda: None not in firsts() or self._outputs.count >= self._wanted)
         at = [first for first in firsts() if first is not None]
         recovered_s = max(at) - began_s if len(at) == len(ends) and at else None
-        self._note(what, moved, had_to, recovered_s, others, began_s)
+        self._note(what, moved, range(had_to, had_to + 2 * back + 1), recovered_s, others, began_s)
 
     def _join(self) -> Iterator[None]:
         moved, before = self._processes.moved, self._processes.owners
@@ -148,7 +156,7 @@ class Story:
         yield from self._until(lambda: time.monotonic() >= until_s)
         went, stayed = self._steady({task for task in before if task in self._processes.tasks_of(new)})
         pause_s = self._outputs.longest_pause_s(went, began_s, time.monotonic())
-        self._note("d joined", moved, had_to, pause_s, stayed, began_s)
+        self._note("d joined", moved, range(had_to, had_to + 1), pause_s, stayed, began_s)
 
     def _kill_loader(self, topic: str, archive: Path) -> Iterator[None]:
         partitions = input_partitions(topic)
@@ -170,7 +178,7 @@ class Story:
         self,
         what: str,
         moved_before: int,
-        had_to: int,
+        expected: range,
         recovered_s: float | None,
         others: list[TopicPartition],
         began_s: float,
@@ -178,7 +186,7 @@ class Story:
         now = time.monotonic()
         loading = not self._ended(*self._loaders.values())
         pause_s = self._outputs.longest_pause_s(others, began_s, now) if loading else None
-        self.faults.append(Fault(what, self._processes.moved - moved_before, had_to, recovered_s, pause_s))
+        self.faults.append(Fault(what, self._processes.moved - moved_before, expected, recovered_s, pause_s))
 
     def _steady(self, tasks: set[str]) -> tuple[list[TopicPartition], list[TopicPartition]]:
         """Output partitions with enough to be seen: those of these tasks, and the others."""
@@ -229,15 +237,21 @@ def output_partitions() -> list[TopicPartition]:
 
 
 def show(faults: list[Fault], console: Console) -> None:
-    """Tasks moved, and had to; until its own outputs went on, and the longest that those of others paused."""
+    """Tasks moved, and expected to; until its own outputs went on, and the longest that those of others paused."""
     table = Table(box=None, pad_edge=False)
     table.add_column("fault", no_wrap=True)
-    for heading in ("moved", "had to", "back after", "others' pause"):
+    for heading in ("moved", "expected", "back after", "others' pause"):
         table.add_column(heading, justify="right")
     for fault in faults:
-        cells = (fault.moved, fault.had_to, fault.recovered_s, fault.others_pause_s)
+        cells = (fault.moved, _shown(fault.expected), fault.recovered_s, fault.others_pause_s)
         table.add_row(
             fault.what,
             *("-" if c is None else f"{c:.1f} s" if isinstance(c, float) else f"{c}" for c in cells),
         )
     console.print(table)
+
+
+def _shown(expected: range | None) -> str | None:
+    if expected is None or len(expected) == 1:
+        return None if expected is None else f"{expected[0]}"
+    return f"{expected[0]} to {expected[-1]}"

@@ -105,7 +105,7 @@ class Worker:
     disk: Path
     log: Path
     child: subprocess.Popen[bytes]
-    # The tasks that were live in this process, and those of them that were restored from a checkpoint.
+    # The tasks that were live in this process, and those whose state it has from a checkpoint.
     live: set[str] = field(default_factory=set)
     from_checkpoint: set[str] = field(default_factory=set)
     failed: list[str] = field(default_factory=list)
@@ -205,10 +205,10 @@ class Processes:
         lines = [(line["timestamp"], worker, line) for worker in self.workers for line in worker.new_lines()]
         for at, worker, line in sorted(lines, key=lambda found: found[0]):
             task = f"{line.get('app')}/{line.get('group')}/{line.get('task')}"
+            if line.get("restored_from") == Start.CHECKPOINT.value:  # of a live task or a standby copy
+                worker.from_checkpoint.add(task)
             if line["event"] == "task_live":
                 worker.live.add(task)
-                if line["restored_from"] == Start.CHECKPOINT.value:
-                    worker.from_checkpoint.add(task)
                 before = self._taken.get(task)
                 self.moved += before is not None and before[1].name != worker.name
                 self._taken[task] = at, worker

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipeline.core.names import TaskId
+from pipeline.core.recovery import Start
 from pipeline.errors import PipelineError
 from pipeline.ports import Pending, Store, error_fields, task_fields
 from pipeline.runtime.environment import Environment
@@ -33,6 +34,7 @@ class _CopyStep(NamedTuple):
     copy: Store
     seconds: float
     replayed: int
+    start: Start
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class _StandbyTask:
     step: Pending[_CopyStep] | None = None
     due_s: float = 0.0
     steps: int = 0
+    start: Start | None = None  # of the first step: where the copy comes from
     ready: bool = False
 
 
@@ -89,18 +92,22 @@ class StandbyTasks:
                 continue
             step, standby.step = standby.step, None
             try:
-                standby.copy, seconds, replayed = step.result()
+                standby.copy, seconds, replayed, start = step.result()
             except PipelineError as error:
                 # Its owner keeps the task until this succeeds.
                 self._environment.log.warning("standby_failed", **task_fields(task), **error_fields(error))
                 standby.copy, standby.due_s = None, now + AFTER_ERROR_S
                 continue
             standby.steps += 1
+            standby.start = standby.start or start
             short = seconds < SHORT_S or (standby.steps > 1 and replayed < SHORT_ENTRIES)
             standby.due_s = now + PAUSE_S if short else now
             if short and not standby.ready:
                 standby.ready = True
                 ready.append(task)
+                self._environment.log.info(
+                    "standby_ready", **task_fields(task), restored_from=standby.start.value
+                )
         busy = sum(standby.step is not None for standby in self._tasks.values())
         for task, standby in self._tasks.items():
             if standby.step is None and now >= standby.due_s and busy < MAX_CATCHING_UP:
@@ -153,8 +160,8 @@ def _catch_up_step(
         began = environment.clock.monotonic_s()
         if standby.after is not None:
             standby.after.result()
-        store, replayed = catch_up(task, standby.cluster_id, copy, environment)
-        return _CopyStep(store, environment.clock.monotonic_s() - began, replayed)
+        store, replayed, start = catch_up(task, standby.cluster_id, copy, environment)
+        return _CopyStep(store, environment.clock.monotonic_s() - began, replayed, start)
 
     return step
 

@@ -28,7 +28,7 @@ from pipeline.core.inputs import TaskInputs, row_prefix
 from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.position import AppliedPosition, after, encode_position
-from pipeline.core.recovery import check_identity
+from pipeline.core.recovery import Start, check_identity
 from pipeline.core.recovery_time import RestoreWork
 from pipeline.errors import (
     ConfigError,
@@ -267,12 +267,12 @@ class _Verdict(Exception):  # noqa: N818 - never leaves this module
 
 def catch_up(
     task: TaskId, cluster_id: str, copy: Store | None, environment: Environment
-) -> tuple[Store, int]:
+) -> tuple[Store, int, Start]:
     """Update the standby copy of a task that another worker runs to the current end of its journal, without a fence.
 
-    Returns the open state and the number of replayed entries. `copy`: the state that the last call returned; it is
-    closed if this call fails. No read here is proven, so a local state is never set aside. Raises the errors of
-    `restore`, RetriableError and UnprovenError.
+    Returns the open state, the number of replayed entries, and what they were applied to. `copy`: the state that the
+    last call returned; it is closed if this call fails. No read here is proven, so a local state is never set aside.
+    Raises the errors of `restore`, RetriableError and UnprovenError.
     """
     reader = environment.journals()
     progress = RestoreProgress(task, environment.clock, environment.log)
@@ -281,7 +281,7 @@ def catch_up(
         opened, copy = copy, None
         chosen = choose(task, reader, end, cluster_id, environment, progress, opened, proven=False)
         _, _, replayed = _replay(task, reader, end, chosen, environment, progress)
-        return chosen.store, replayed
+        return chosen.store, replayed, chosen.plan.start
     finally:
         reader.close()
         if copy is not None:

@@ -59,6 +59,9 @@ def test_a_worker_that_joins_gets_its_share_and_the_others_never_stop() -> None:
         if task_id not in moved:
             assert all_live(fleet)[task_id] == (node, task)  # the very same one: it was never restored
     assert not any(node.log_events("task_fenced") for node in fleet.nodes)
+    copied = fleet.nodes[-1].log_events("standby_ready")
+    assert sorted(str(event["task"]) for event in copied) == sorted(str(task.number) for task in moved)
+    assert {event["restored_from"] for event in copied} == {"an empty state"}  # there are no checkpoints
 
 
 def test_the_tasks_of_a_killed_worker_are_taken_over_and_the_others_never_stop() -> None:

@@ -300,8 +300,9 @@ class _Bench:
         )
 
     def _is_ready(self) -> bool:
+        """Whether worker b runs all tasks, and the two workers watch each other."""
         status = self._status()
-        return len(status.workers) == 2 and all(
+        return [each.watched for each in status.workers] == [True, True] and all(
             task.worker == "b" and task.phase == "live" and task.lag < PARTITIONS * 100
             for task in status.tasks
         )

@@ -15,7 +15,6 @@ import pytest
 
 from tests.conftest import KafkaUnderTest
 from tests.support.kafka.fleet_harness import FleetBench
-from tests.support.kafka.harness import Workbench
 
 SECONDS = float(os.environ.get("FALSE_ALARM_S", "600"))
 LOAD = 40
@@ -40,18 +39,16 @@ def test_no_living_worker_is_reported_at_a_load_of_40(
     kafka: KafkaUnderTest, unique_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A report costs a restore, so a busy machine must not make any. A stopped worker is busy, too."""
-    name = unique_name[-40:].strip("-")
-    bench = Workbench(kafka.bootstrap_servers, name, tmp_path, groups=("main",), partitions=PARTITIONS)
-    fleet = FleetBench(bench, tmp_path)
+    fleet = FleetBench.with_topics(kafka.bootstrap_servers, unique_name, tmp_path, PARTITIONS)
     try:
         workers = [fleet.start(name) for name in ("a", "b", "c")]
-        bench.send(600)
+        fleet.bench.send(600)
         fleet.wait_for_rest()
         with load(LOAD):
             ends_s = time.monotonic() + SECONDS
             number = 0
             while time.monotonic() < ends_s:
-                bench.send(60)
+                fleet.bench.send(60)
                 stopped = workers[number % 3].child
                 stopped.send_signal(signal.SIGSTOP)
                 time.sleep(1.0)

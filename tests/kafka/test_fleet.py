@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import KafkaUnderTest
 from tests.support.kafka.fleet_harness import FleetBench, Watcher
-from tests.support.kafka.harness import DEADLINE_S, Workbench
+from tests.support.kafka.harness import DEADLINE_S
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -24,9 +24,7 @@ PARTITIONS = 6
 @pytest.fixture
 def fleet(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[FleetBench]:
     """Topics with six partitions, without a worker."""
-    prefix = unique_name[-40:].strip("-")
-    bench = Workbench(kafka.bootstrap_servers, prefix, tmp_path, groups=("main",), partitions=PARTITIONS)
-    fleet = FleetBench(bench, tmp_path)
+    fleet = FleetBench.with_topics(kafka.bootstrap_servers, unique_name, tmp_path, PARTITIONS)
     yield fleet
     fleet.close()
 

@@ -13,7 +13,6 @@ import pytest
 
 from tests.conftest import KafkaUnderTest
 from tests.support.kafka.fleet_harness import FleetBench, Process
-from tests.support.kafka.harness import Workbench
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.kills]
@@ -26,9 +25,7 @@ SESSION_S = 10.0
 @pytest.fixture
 def fleet(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[FleetBench]:
     """Topics with six partitions, without a worker."""
-    prefix = unique_name[-40:].strip("-")
-    bench = Workbench(kafka.bootstrap_servers, prefix, tmp_path, groups=("main",), partitions=PARTITIONS)
-    fleet = FleetBench(bench, tmp_path)
+    fleet = FleetBench.with_topics(kafka.bootstrap_servers, unique_name, tmp_path, PARTITIONS)
     yield fleet
     fleet.close()
 

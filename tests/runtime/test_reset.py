@@ -13,17 +13,7 @@ from pipeline.errors import ConfigError, FatalTaskError, InputError
 from pipeline.ports import Step
 from pipeline.runtime.reset import plan_reset, start_at
 from pipeline.testing import TestDriver
-
-COMMIT_STEPS = [
-    Step.BEFORE_BEGIN,
-    Step.AFTER_OUTPUTS,
-    Step.AFTER_ENTRY,
-    Step.AFTER_FLUSH,
-    Step.DURING_COMMIT,
-    Step.AFTER_COMMIT,
-    Step.BEFORE_APPLY,
-    Step.AFTER_APPLY,
-]
+from tests.support.runtime.steps import COMMIT_STEPS
 
 
 class Counting:

@@ -14,6 +14,7 @@ from pipeline import App, Batch, Context, Dedup, Event
 from pipeline.app import declared_app
 from pipeline.config import WorkerSettings
 from pipeline.testing import Step, TestDriver
+from tests.support.runtime.steps import COMMIT_STEPS
 
 PARTITIONS = 10
 COUNTS = [1, 2, 5, PARTITIONS]
@@ -24,14 +25,7 @@ STEPS = [
     Step.AFTER_REPLAY,
     Step.BEFORE_ACQUIRE,
     Step.AFTER_ACQUIRE,
-    Step.BEFORE_BEGIN,
-    Step.AFTER_OUTPUTS,
-    Step.AFTER_ENTRY,
-    Step.AFTER_FLUSH,
-    Step.DURING_COMMIT,
-    Step.AFTER_COMMIT,
-    Step.BEFORE_APPLY,
-    Step.AFTER_APPLY,
+    *COMMIT_STEPS,
     Step.BEFORE_RETIRE,
 ]
 

@@ -141,7 +141,7 @@ public final class Streams {
         }
     }
 
-    /** The running sum of each account; the payment goes on under its branch. */
+    /** The running sum of each account; the payment is sent on under its branch. */
     static final class Account implements Processor<String, Payment, String, Payment> {
         private ProcessorContext<String, Payment> context;
         private KeyValueStore<String, Balance> accounts;

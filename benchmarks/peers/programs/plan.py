@@ -4,7 +4,7 @@ Jobs, all on JSON records {"number", "amount", "branch"} with an account as key:
 
     sum          the running sum of each account: {"number", "total", "count"} and its "note", for each record
     dedup        the same, after records with an id that was seen before are dropped
-    two-stages   the running sum of each account; the record goes on under its branch; the running sum of each branch
+    two-stages   the running sum of each account; the record is sent on under its branch; the running sum of each branch
     batch        the sum of each account, with at least one output after its last record
     copy, consume, produce, transactions    of the raw client: no sum. `produce` sends the input itself
 """

@@ -29,19 +29,13 @@ from pipeline.ops.migration.copying import Copied, Copy, copied_up_to, copy_task
 from pipeline.ports import JournalBounds, Output, Step, TopicSpec
 from pipeline.testing import SimulatedCrash, TestDriver
 from pipeline.testing.memory_clients import MemoryJournalReader
+from tests.support.runtime.steps import COMMIT_STEPS
 
 COPY_STEPS = [
     Step.BEFORE_GENESIS,
     Step.DURING_GENESIS,
     Step.AFTER_GENESIS,
-    Step.BEFORE_BEGIN,
-    Step.AFTER_OUTPUTS,
-    Step.AFTER_ENTRY,
-    Step.AFTER_FLUSH,
-    Step.DURING_COMMIT,
-    Step.AFTER_COMMIT,
-    Step.BEFORE_APPLY,
-    Step.AFTER_APPLY,
+    *COMMIT_STEPS,
 ]
 BEGIN_STEPS = {Step.BEFORE_GENESIS, Step.DURING_GENESIS, Step.AFTER_GENESIS}
 KEYS = [b"key-%d" % number for number in range(9)]

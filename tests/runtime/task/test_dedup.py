@@ -16,20 +16,10 @@ from pipeline.runtime.worker import Worker
 from pipeline.testing import TestDriver
 from tests.support.runtime.checkpointed import EAGER
 from tests.support.runtime.fleet import Fleet
+from tests.support.runtime.steps import COMMIT_STEPS
 
 TTL_S = 60
 BAD = 13
-COMMIT_STEPS = (
-    Step.BEFORE_BEGIN,
-    Step.AFTER_OUTPUTS,
-    Step.AFTER_ENTRY,
-    Step.AFTER_FLUSH,
-    Step.DURING_COMMIT,
-    Step.AFTER_COMMIT,
-    Step.BEFORE_APPLY,
-    Step.AFTER_APPLY,
-    Step.BEFORE_RETIRE,
-)
 
 
 class Shop:
@@ -133,7 +123,7 @@ def test_a_poll_of_nothing_but_duplicates_moves_the_position() -> None:
 
 
 @pytest.mark.parametrize("disk", ["kept", "lost"])
-@pytest.mark.parametrize("step", COMMIT_STEPS)
+@pytest.mark.parametrize("step", [*COMMIT_STEPS, Step.BEFORE_RETIRE])
 def test_a_duplicate_across_a_crash_at_each_step_of_a_commit_counts_once(step: Step, disk: str) -> None:
     """The ids are in the commit that has what their events did: never one without the other."""
     shop = Shop(deferred=True)

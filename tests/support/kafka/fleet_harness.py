@@ -68,6 +68,13 @@ class FleetBench:
         self.package: Path | None = None  # the directory of the package that the workers run; None: this one
         self.servers: dict[str, str] = {}  # by worker, if they are not those of the bench
 
+    @classmethod
+    def with_topics(cls, servers: str, name: str, directory: Path, partitions: int) -> FleetBench:
+        """Topics of one group, named after a test, without a worker."""
+        prefix = name[-40:].strip("-")
+        bench = Workbench(servers, prefix, directory, groups=("main",), partitions=partitions)
+        return cls(bench, directory)
+
     def start(
         self, worker: str, *, empty_disk: bool = False, state: str | None = None, supervised: bool = False
     ) -> Process:

@@ -24,6 +24,7 @@ from pipeline.runtime.status import (
     TaskStatus,
     group_statuses,
     problem_causes,
+    spare_workers,
 )
 from pipeline.runtime.status.app_status import GroupLetters
 
@@ -114,6 +115,8 @@ def _totals(found: AppStatus, now_ms: int) -> list[Text]:
         Text(f"{live:,} of {counted(len(found.tasks), 'task')} live, lag {lag:,}"),
         Text(f"workers: {workers or 'none'}"),
     ]
+    if spare := spare_workers(found):
+        lines.append(Text(f"warning: {spare}", style="yellow"))
     unwatched = [worker.worker for worker in found.workers if not worker.watched]
     if unwatched and len(found.workers) > 1:
         seconds = f"{MEMBER_SESSION_S:.0f} s"
@@ -189,8 +192,10 @@ def _group_row(each: GroupStatus, now_ms: int) -> list[Cell]:
     ]
 
 
+_SHOWN_PARTITIONS = 3
 _TASK_COLUMNS = (
     Column("task"),
+    Column("partitions", shortens=True),
     Column("worker", shortens=True),
     Column("phase"),
     Column("lag", number=True),
@@ -205,6 +210,7 @@ def _tasks(tasks: Sequence[TaskStatus], now_ms: int, width: int | None) -> list[
     rows: list[list[Cell]] = [
         [
             f"{status.task.group}/{status.task.number}",
+            _partitions(status.partitions),
             (f"{status.worker} -> {status.next_worker}" if status.next_worker else status.worker) or None,
             Text(status.phase.value, style=_STYLES.get(status.phase, "")),
             status.lag,
@@ -215,7 +221,17 @@ def _tasks(tasks: Sequence[TaskStatus], now_ms: int, width: int | None) -> list[
         ]
         for status in tasks
     ]
-    return list(table_text(_TASK_COLUMNS, rows, width).split("\n"))
+    columns = list(_TASK_COLUMNS)
+    if all(len(status.partitions) <= 1 for status in tasks):  # its number is that of the task
+        columns.pop(1)
+        rows = [[row[0], *row[2:]] for row in rows]
+    return list(table_text(columns, rows, width).split("\n"))
+
+
+def _partitions(numbers: Sequence[int]) -> str | None:
+    """The first partitions of a task. The others continue at the same distance."""
+    first = ", ".join(map(str, numbers[:_SHOWN_PARTITIONS]))
+    return f"{first}, ... ({len(numbers)})" if len(numbers) > _SHOWN_PARTITIONS else first or None
 
 
 def _wrapped(lines: Sequence[Text], width: int | None, indent: int = 0) -> list[Text]:

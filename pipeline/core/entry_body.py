@@ -18,7 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 from pipeline.core.dead_letter_count import LetterCount
-from pipeline.core.inputs import MAX_PARTITIONS, packed, row_prefix, unpacked
+from pipeline.core.inputs import MAX_PARTITIONS, TaskInputs, packed, row_prefix, unpacked
 from pipeline.errors import FatalTaskError, InvariantError
 
 __all__ = [
@@ -31,8 +31,10 @@ __all__ = [
     "StoredIdentity",
     "decode_body",
     "encode_body",
+    "entry_partitions",
     "format_of",
     "identity_in",
+    "identity_partitions",
     "loaded_identity",
     "loaded_positions",
     "partitions_to_reset",
@@ -172,12 +174,27 @@ def identity_in(identity: Identity, version: Format) -> Identity:
     return identity if identity.tasks == tasks else msgspec.structs.replace(identity, tasks=tasks)
 
 
+def identity_partitions(identity: Identity, number: int) -> Sequence[int]:
+    """The partitions of task `number`."""
+    most = max((facts.partitions for facts in identity.inputs.values()), default=0)
+    return TaskInputs(number, identity.tasks).partitions(most)
+
+
+def entry_partitions(entry: Entry, inputs: TaskInputs) -> list[int]:
+    """The partitions of the task `inputs`, according to one of its entries.
+
+    Positions are complete from the first acquire entry on; entries before it have the identity.
+    """
+    if entry.identity is not None:
+        return list(identity_partitions(entry.identity, inputs.number))
+    return inputs.numbers(entry.positions)
+
+
 def row_prefixes(identity: Identity, number: int) -> list[bytes]:
     """The beginnings of the keys of all rows of task `number`, one for each of its partitions."""
     if not identity.tasks:
         return [b""]
-    most = max((facts.partitions for facts in identity.inputs.values()), default=0)
-    return [row_prefix(partition) for partition in range(number, most, identity.tasks)]
+    return [row_prefix(partition) for partition in identity_partitions(identity, number)]
 
 
 def encode_body(entry: Entry, version: Format) -> bytes:

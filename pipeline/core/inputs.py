@@ -103,6 +103,10 @@ class TaskInputs(NamedTuple):
         """Positions by partition."""
         return {self.place(name): position for name, position in positions.items()}
 
+    def numbers(self, positions: Iterable[str]) -> list[int]:
+        """The partitions that inputs with these names are in, in order."""
+        return sorted({self.place(name).partition for name in positions})
+
     def shown(self, positions: Mapping[str, int]) -> dict[str, int]:
         """Positions for people: by topic, or by partition where the task has several of a topic."""
         if not any(map(ordinal_of, positions)):

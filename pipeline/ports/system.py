@@ -37,7 +37,7 @@ Every log event names a task, a record or an error by the same fields (`task_fie
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 from pipeline.core.names import TaskId
@@ -190,14 +190,19 @@ def growing(first_s: float, longest_s: float) -> Callable[[], float]:
     return pause_s
 
 
-def task_fields(task: TaskId) -> dict[str, Any]:
-    """The fields that name a task: `app`, `group`, `task` (a number) and `partitions` (a list).
+def task_fields(task: TaskId, partitions: Iterable[int] | None = None) -> dict[str, Any]:
+    """The fields that name a task: `app`, `group`, `task` (a number) and, if they are given, `partitions` (a list).
+
+    The log of a worker adds the partitions itself.
 
     Example:
-        >>> task_fields(TaskId("shop", "main", 3))
-        {'app': 'shop', 'group': 'main', 'task': 3, 'partitions': [3]}
+        >>> task_fields(TaskId("shop", "main", 3), [3, 7])
+        {'app': 'shop', 'group': 'main', 'task': 3, 'partitions': [3, 7]}
     """
-    return {"app": task.app, "group": task.group, "task": task.number, "partitions": [task.number]}
+    fields: dict[str, Any] = {"app": task.app, "group": task.group, "task": task.number}
+    if partitions is not None:
+        fields["partitions"] = list(partitions)
+    return fields
 
 
 def record_fields(record: Record) -> dict[str, Any]:

@@ -101,6 +101,10 @@ class GroupPlan:
         """The names of the inputs of one task."""
         return TaskInputs(number, self.identity.tasks)
 
+    def numbers_of(self, number: int) -> list[int]:
+        """The partitions of one task in each of its topics."""
+        return list(self.names_of(number).partitions(self.partitions))
+
     def partitions_of(self, number: int) -> list[TopicPartition]:
         """The input partitions of one task."""
         return list(self.inputs_of(number).values())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
@@ -30,6 +31,7 @@ from pipeline.runtime.maintenance import Maintenance
 from pipeline.runtime.metrics.figures import WorkerCounters, WorkerFigures, counts_of, task_figures
 from pipeline.runtime.task.cache import CacheBudget
 from pipeline.runtime.task_lifecycle import TaskLifecycle
+from pipeline.runtime.task_log import TaskLog
 from pipeline.runtime.watchdog import AtWork
 
 __all__ = ["Worker"]
@@ -47,7 +49,8 @@ class Worker:
     ) -> None:
         self._app = app
         self._groups = list(groups) if groups is not None else app.groups
-        self._environment = environment
+        self._log = TaskLog(environment.log)
+        self._environment = environment = replace(environment, log=self._log)
         self._settings = settings
         self._runs: list[GroupRun] = []
         self._failing: list[tuple[GroupRun, LiveTask, Pending[PipelineError]]] = []
@@ -82,6 +85,7 @@ class Worker:
             self._caches,
         )
         plans = [plan for plan, _ in planned]
+        self._log.plan(plans)
         unreachable = [begin(backend) for _, backend in planned]
         ownership = Ownership(self._app.name, plans, self._environment, self._settings)
         self._lifecycle.begin(ownership)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -96,6 +97,31 @@ def test_a_healthy_app_is_one_line_for_each_group(space: Space) -> None:
     assert "80 of 80 tasks live, lag 0" in lines
     assert "workers: host-0 (40 tasks), host-1 (40 tasks)" in lines
     assert len(lines) == 9
+
+
+def test_a_line_of_a_task_names_its_partitions() -> None:
+    """If a task has one, its number is that of the task, and the column would say nothing."""
+    one = [replace(task("main", number), partitions=[number]) for number in range(2)]
+    assert "partitions" not in "\n".join(shown(app(*one), Space(), tasks=True))
+    numbers = [[7, 39, 71, 103], [8, 40], []]
+    several = [replace(task("main", n), partitions=each) for n, each in enumerate(numbers)]
+    lines = [
+        line for line in shown(app(*several), Space(), tasks=True) if line.startswith(("task ", "main/"))
+    ]
+    assert [line.split("host")[0].split("  ")[1].strip() for line in lines[1:]] == [
+        "7, 39, 71, ... (4)",
+        "8, 40",
+        "-",
+    ]
+    assert lines[0].split()[:2] == ["task", "partitions"]
+
+
+def test_workers_without_a_task_are_named_below_the_tasks() -> None:
+    """It is not a problem: the exit code stays 0."""
+    lines = shown(app(task("main", 0, lag=0)), Space())
+    (warning,) = [line for line in lines if line.startswith("warning: ")]
+    assert warning.startswith("warning: 1 worker has no task: 2 workers share 1 task.")
+    assert lines[1] == "no problems"
 
 
 @SIZES

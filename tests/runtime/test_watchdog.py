@@ -81,7 +81,6 @@ def test_a_handler_that_hangs_is_named_with_its_record_and_its_stack(rig: Rig) -
         "app": "app",
         "group": "main",
         "task": 0,
-        "partitions": [0],
         "topic": "numbers",
         "partition": 0,
         "offset": 2,

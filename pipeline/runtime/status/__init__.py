@@ -13,7 +13,13 @@ after it, at the speeds that the live workers have measured (`core/recovery_time
 
 from pipeline.runtime.status.app_status import AppStatus, TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.document import status_document
-from pipeline.runtime.status.groups import GroupStatus, ProblemCause, group_statuses, problem_causes
+from pipeline.runtime.status.groups import (
+    GroupStatus,
+    ProblemCause,
+    group_statuses,
+    problem_causes,
+    spare_workers,
+)
 from pipeline.runtime.status.reading import read_open_letters, read_status
 from pipeline.runtime.status.stopping import reasons_to_wait
 
@@ -29,5 +35,6 @@ __all__ = [
     "read_open_letters",
     "read_status",
     "reasons_to_wait",
+    "spare_workers",
     "status_document",
 ]

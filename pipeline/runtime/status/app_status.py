@@ -98,6 +98,8 @@ class TaskPhase(StrEnum):
 class TaskStatus:
     """`worker`: the current or last worker. `positions`: the next input offsets. `entry_ms`: time of the last entry.
 
+    `partitions`: those that it reads of each input topic; empty if they are unknown.
+
     `checkpoint_ms`: the time of the newest checkpoint; 0 if there is none. `restore_s`: predicted, on an empty disk.
     `database`: that of a sink task, whose `seq` is its epoch; empty for a task with a journal. `problem`: why it failed
     or waits. `retrying`: it waits because a record is retried. `records_per_s`: input offsets per second of its last
@@ -120,6 +122,7 @@ class TaskStatus:
     database: str = ""
     records_per_s: float | None = None
     retrying: bool = False
+    partitions: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pipeline.runtime.status.groups import (
     ProblemCause,
     group_statuses,
     problem_causes,
+    spare_workers,
     task_ranges,
 )
 
@@ -28,12 +29,13 @@ def status_document(found: AppStatus) -> dict[str, Any]:
         "dead_letters": [_letters(each) for each in found.letters],
         "problems": [_problem(problem) for problem in found.problems],
         "causes": [_cause(cause) for cause in problem_causes(found.problems)],
+        "warnings": [warning] if (warning := spare_workers(found)) else [],
     }
 
 
 def _task(status: TaskStatus) -> dict[str, Any]:
     return {
-        **task_fields(status.task),
+        **task_fields(status.task, status.partitions),
         "phase": status.phase.value,
         "worker": status.worker,
         "next_worker": status.next_worker,

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from pipeline.core.names import TaskId
-from pipeline.core.suggestions import Problem
+from pipeline.core.suggestions import Problem, counted
 from pipeline.runtime.status.app_status import AppStatus, TaskPhase, TaskStatus
 
-__all__ = ["GroupStatus", "ProblemCause", "group_statuses", "problem_causes", "task_ranges"]
+__all__ = ["GroupStatus", "ProblemCause", "group_statuses", "problem_causes", "spare_workers", "task_ranges"]
 
 _NUMBER = re.compile(r"\d+")
 
@@ -22,8 +22,8 @@ class GroupStatus:
     """The tasks of a group. `phases`: the number of tasks in each phase, of those that occur.
 
     `records_per_s`: the sum over its tasks; None if no task has committed twice. `oldest_commit_ms`: of the tasks' last
-    entries, the oldest; 0 if there is none. `open_letters`: None without a dead-letter topic. `retried`: records that
-    are retried now; a task retries one record at a time. `restore_s`: the slowest predicted restore.
+    entries, the oldest; 0 if there is none. `open_letters`: None without a dead-letter topic. `retried`: the
+    tasks in which a record is retried now. `restore_s`: the slowest predicted restore.
     """
 
     group: str
@@ -90,6 +90,22 @@ def _group(
         open_letters=open_letters,
         retried=sum(status.retrying for status in tasks),
         restore_s=max(status.restore_s for status in tasks),
+    )
+
+
+def spare_workers(found: AppStatus) -> str:
+    """A line about the workers without a task, if the app has more workers than tasks; otherwise empty.
+
+    This is not a problem: a spare worker takes over a task when another one ends.
+    """
+    workers = sum(not worker.waiting for worker in found.workers)
+    tasks = sum(status.phase is not TaskPhase.RETIRED for status in found.tasks)
+    spare = workers - tasks
+    if not tasks or spare <= 0:
+        return ""
+    return (
+        f"{counted(spare, 'worker')} {'has' if spare == 1 else 'have'} no task: {counted(workers, 'worker')} share "
+        f"{counted(tasks, 'task')}. A spare worker only gets a task when another worker ends"
     )
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
 from pipeline.core.departures import Departures, PeerAddress, Revocation
+from pipeline.core.entry_body import entry_partitions
 from pipeline.core.inputs import TaskInputs
 from pipeline.core.journal_format import Entry, EntryKind, JournalEntry
 from pipeline.core.membership import (
@@ -63,6 +64,7 @@ class _Last(NamedTuple):
     owner: str
     positions: Mapping[TopicPartition, int]
     wall_ms: int
+    partitions: Sequence[int] = ()
     new: bool = False
     retired: bool = False
     database: str = ""
@@ -285,10 +287,12 @@ def _entered(last: JournalEntry | None, inputs: TaskInputs) -> _Last:
     if last is None:
         return _Last(0, "", {}, 0, new=True)
     entry = last.entry
+    partitions = entry_partitions(entry, inputs)
     if entry.kind is EntryKind.GENESIS:
-        return _Last(entry.seq, "", {}, entry.wall_ms, new=True)
+        return _Last(entry.seq, "", {}, entry.wall_ms, partitions, new=True)
     retired = entry.kind is EntryKind.RETIRE
-    return _Last(entry.seq, entry.owner, inputs.places(entry.positions), entry.wall_ms, retired=retired)
+    positions = inputs.places(entry.positions)
+    return _Last(entry.seq, entry.owner, positions, entry.wall_ms, partitions, retired=retired)
 
 
 def _sink_tasks(roster: Roster) -> set[TaskId]:
@@ -357,6 +361,10 @@ def _behind(
 
 
 def _task(task: TaskId, last: _Last, roster: Roster, lag: int) -> TaskStatus:
+    return replace(_phase(task, last, roster, lag), partitions=last.partitions)
+
+
+def _phase(task: TaskId, last: _Last, roster: Roster, lag: int) -> TaskStatus:
     if last.new:
         return TaskStatus(task, TaskPhase.NEW, "", last.seq, 0, {}, last.wall_ms)
     if last.retired:

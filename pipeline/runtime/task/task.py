@@ -383,7 +383,7 @@ class Task:
         if self.poison is None:
             self._environment.log.error(
                 "partition_stopped",
-                **{**task_fields(self.id), "partitions": [partition.number]},
+                **task_fields(self.id, [partition.number]),
                 **error_fields(error),
             )
 

@@ -142,7 +142,6 @@ def test_rejected_records_are_logged_with_place_and_reason(rig: Rig) -> None:
         "app": "app",
         "group": "main",
         "task": 0,
-        "partitions": [0],
         "topic": "in",
         "partition": 0,
         "offset": 101,

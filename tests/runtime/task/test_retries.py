@@ -306,7 +306,7 @@ def test_tries_that_failed_are_counted() -> None:
     assert (progress.records, progress.retried, progress.dead_lettered) == (3, 3, 0)
     assert shaky.driver.log_events("record_retried")[0] == {
         "event": "record_retried",
-        **task_fields(TaskId("shaky", "main", 0)),
+        **task_fields(TaskId("shaky", "main", 0), [0]),
         "topic": "numbers",
         "partition": 0,
         "offset": 1,

@@ -1,8 +1,13 @@
 """The positions of a sink group in its database: the meaning of the rows, and the outcome of a commit. Pure.
 
-A sink group has no journal. The source of truth for a task is the table `pipeline_positions`, with a row for each input
-topic. The transaction that writes the rows of records also moves these positions, and only if the task's owner has the
-newest epoch.
+A sink group has no journal. The source of truth is the table `pipeline_positions`, with a row for each partition of
+each input topic. The transaction that writes the rows of records also moves these positions, and only if the task's
+owner has the newest epoch.
+
+A row names its partition, not its task. So each start of a group may choose another number of tasks. A claim raises the
+epoch of all rows of its task in one transaction. So an older owner is fenced, whichever of these positions it moves
+next, also if its task had other partitions. All transactions lock rows in the order of `PositionRow`, so that two tasks
+of different numbers, which share rows, do not deadlock.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from pipeline.core.inputs import TaskInputs
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.recovery import CommitOutcome
 from pipeline.errors import ConfigError, FatalTaskError, InvariantError
@@ -26,6 +32,7 @@ __all__ = [
     "next_epoch",
     "plan_positions",
     "resolve_commit",
+    "rows_by_input",
 ]
 
 
@@ -57,12 +64,46 @@ class InputNow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A task as its owner knows it. `positions`: by topic, after its last commit. `seq`: its epoch."""
+    """A task as its owner knows it.
+
+    `seq`: its epoch. `positions`: by input (`core/inputs.py`), after its last commit. `tasks`: the number of tasks of
+    the group in this worker.
+    """
 
     task: TaskId
     seq: int
     process: str
     positions: Mapping[str, int]
+    tasks: int
+
+    @property
+    def names(self) -> TaskInputs:
+        """The names of the task's inputs."""
+        return TaskInputs(self.task.number, self.tasks)
+
+    def moves(self, after: Mapping[str, int]) -> list[tuple[TopicPartition, int, int]]:
+        """The positions that move, from where and to where, in the order in which their rows are locked.
+
+        Raises InvariantError if none moves: nothing would fence such a commit.
+        """
+        names = self.names
+        found = sorted(
+            (names.place(name), position, after[name])
+            for name, position in self.positions.items()
+            if after[name] != position
+        )
+        if not found:
+            raise InvariantError(f"task {self.task}: a commit that moves no position is not fenced")
+        return found
+
+
+def rows_by_input(rows: Collection[PositionRow], names: TaskInputs) -> dict[str, PositionRow]:
+    """The rows of one task, by the names of its inputs. Rows of other tasks are left out."""
+    return {
+        names.name(TopicPartition(row.topic, row.partition)): row
+        for row in rows
+        if row.partition % names.tasks == names.number
+    }
 
 
 class SinkPlan(Enum):
@@ -81,13 +122,13 @@ def next_epoch(rows: Collection[PositionRow], noted: int) -> int:
 
 
 def is_held(hold: Hold, rows: Mapping[str, PositionRow]) -> bool:
-    """Whether the owner still owns the task.
+    """Whether the owner still owns the task. `rows`: by input.
 
     The process is compared, too: epochs can repeat after a restored backup.
     """
     return all(
-        topic in rows and (rows[topic].epoch, rows[topic].process) == (hold.seq, hold.process)
-        for topic in hold.positions
+        name in rows and (rows[name].epoch, rows[name].process) == (hold.seq, hold.process)
+        for name in hold.positions
     )
 
 
@@ -104,7 +145,7 @@ def resolve_commit(hold: Hold, after: Mapping[str, int], rows: Mapping[str, Posi
         raise InvariantError(f"task {hold.task}: a commit that moves no position cannot be told from none")
     if not is_held(hold, rows):
         return CommitOutcome.SUPERSEDED
-    now = {topic: rows[topic].position for topic in hold.positions}
+    now = {name: rows[name].position for name in hold.positions}
     if now == dict(after):
         return CommitOutcome.COMMITTED
     return CommitOutcome.ABORTED if now == dict(hold.positions) else CommitOutcome.SUPERSEDED

@@ -49,6 +49,8 @@ class SqlSession(ABC):
     """
 
     MARK = "?"
+    MODULO = "%"
+    ORDER = "topic, partition_no"  # as Python sorts PositionRow
     LOCK = ""
     SAME_SESSION = ""
     same_session: tuple[Any, ...] = ()
@@ -71,8 +73,8 @@ class SqlSession(ABC):
         """Run a statement and return the number of changed rows."""
 
     @abstractmethod
-    def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Run a statement for each row."""
+    def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
+        """Run a statement for each row, in order, and return the number of changed rows."""
 
     @abstractmethod
     def own_write(self, write: OwnWrite) -> None:
@@ -85,12 +87,12 @@ class SqlSession(ABC):
             for row in self.query(f"SELECT {_COLUMNS} FROM {self._positions} {where}", group)
         ]
 
-    def lock(self, task: TaskId) -> list[PositionRow]:
+    def lock(self, task: TaskId, tasks: int) -> list[PositionRow]:
         m = self.MARK
         found = self.query(
-            f"SELECT {_COLUMNS} FROM {self._positions} WHERE app = {m} AND group_name = {m} AND partition_no = {m} "
-            f"ORDER BY topic{self.LOCK}",
-            task,
+            f"SELECT {_COLUMNS} FROM {self._positions} WHERE app = {m} AND group_name = {m} "
+            f"AND partition_no {self.MODULO} {m} = {m} ORDER BY {self.ORDER}{self.LOCK}",
+            (*task.group_id, tasks, task.number),
         )
         return [PositionRow(*row) for row in found]
 
@@ -100,12 +102,11 @@ class SqlSession(ABC):
             "NOTHING" if keep else "UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in _OTHERS)
         )
         # Sorted, so that two concurrent first starts cannot deadlock.
-        for row in sorted(rows):
-            self.execute(
-                f"INSERT INTO {self._positions} (app, group_name, {_COLUMNS}) VALUES ({', '.join([m] * 11)}) "
-                f"ON CONFLICT (app, group_name, topic, partition_no) DO {does}",
-                (*group, *row),
-            )
+        self._execute_each(
+            f"INSERT INTO {self._positions} (app, group_name, {_COLUMNS}) VALUES ({', '.join([m] * 11)}) "
+            f"ON CONFLICT (app, group_name, topic, partition_no) DO {does}",
+            [(*group, *row) for row in sorted(rows)],
+        )
 
     def move(self, hold: Hold, after: Mapping[str, int]) -> bool:
         m, task = self.MARK, hold.task
@@ -113,24 +114,15 @@ class SqlSession(ABC):
             f"UPDATE {self._positions} SET next_offset = {m} WHERE app = {m} AND group_name = {m} AND topic = {m} "
             f"AND partition_no = {m} AND epoch = {m} AND process = {m} AND next_offset = {m}{self.SAME_SESSION}"
         )
-        return all(
-            self.execute(
-                sql,
-                (
-                    after[topic],
-                    task.app,
-                    task.group,
-                    topic,
-                    task.number,
-                    hold.seq,
-                    hold.process,
-                    hold.positions[topic],
-                    *self.same_session,
-                ),
-            )
-            == 1
-            for topic in sorted(hold.positions)
-        )
+        moves = [
+            (to, *task.group_id, *place, hold.seq, hold.process, position, *self.same_session)
+            for place, position, to in hold.moves(after)
+        ]
+        return self._execute_each(sql, moves) == len(moves)  # each matches at most one row
+
+    def _execute_each(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
+        """Like `execute_many`. One row, the usual case, is not worth a batch of statements."""
+        return self.execute(sql, rows[0]) if len(rows) == 1 else self.execute_many(sql, rows)
 
     def write(self, writes: Sequence[RowsWrite | OwnWrite]) -> None:
         for at, write in enumerate(writes):

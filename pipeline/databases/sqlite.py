@@ -126,9 +126,9 @@ class SqliteSession(SqlSession):
         with self._translated():
             return self._connection.execute(sql, tuple(parameters)).rowcount
 
-    def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+    def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
         with self._translated():
-            self._connection.executemany(sql, rows)
+            return self._connection.executemany(sql, rows).rowcount
 
     def own_write(self, write: OwnWrite) -> None:
         """Call the function behind an authorizer that refuses BEGIN, COMMIT and ROLLBACK.

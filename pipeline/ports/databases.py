@@ -107,11 +107,11 @@ class SinkSession(Protocol):
 
     def begin(self) -> None: ...
 
-    def lock(self, task: TaskId) -> list[PositionRow]:
-        """Lock the positions of a task until this transaction ends, and return them.
+    def lock(self, task: TaskId, tasks: int) -> list[PositionRow]:
+        """Lock the positions of a task until this transaction ends, and return them. `tasks`: of its group.
 
-        Waits for an older transaction that holds the lock. If that takes long, ends its session, where the database
-        can.
+        The rows are locked in the order of `PositionRow`, so that two tasks that share rows do not deadlock. Waits for
+        an older transaction that holds the lock. If that takes long, ends its session, where the database can.
         """
         ...
 
@@ -120,9 +120,10 @@ class SinkSession(Protocol):
         ...
 
     def move(self, hold: Hold, after: Mapping[str, int]) -> bool:
-        """The fence: for each topic, set the row with our epoch, process and position to its position `after`.
+        """The fence: set each row whose position moves, with our epoch, process and position, to its position `after`.
 
-        Returns False unless exactly one row matched for each topic; the transaction must then not be committed.
+        Returns False unless exactly one row matched for each of them; the transaction must then not be committed.
+        Locks the rows in the order of `PositionRow`.
         """
         ...
 

@@ -23,7 +23,7 @@ from pipeline.core.entry_body import partitions_to_reset
 from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.names import TaskId, TopicPartition, is_replays
 from pipeline.core.recovery import check_identity
-from pipeline.core.sink_positions import PositionRow, next_epoch
+from pipeline.core.sink_positions import PositionRow, next_epoch, rows_by_input
 from pipeline.errors import FatalTaskError, InputError
 from pipeline.ports import JournalReader
 from pipeline.runtime.commit.admin_entry import append_entry, last_of
@@ -303,9 +303,10 @@ def _sink_seqs(plan: GroupPlan, environment: Environment) -> dict[TaskId, tuple[
         task: (
             max((row.epoch for row in rows.values()), default=0),
             {
-                topic: row.position
-                for topic, row in rows.items()
-                if topic not in plan.identity.inputs or row.topic_id == plan.identity.inputs[topic].topic_id
+                name: row.position
+                for name, row in rows.items()
+                if row.topic not in plan.identity.inputs
+                or row.topic_id == plan.identity.inputs[row.topic].topic_id
             },
         )
         for task, rows in read_positions(plan, environment).items()
@@ -347,7 +348,7 @@ def _behind_replays(reader: JournalReader, partition: TopicPartition, position: 
 
 
 def read_positions(plan: GroupPlan, environment: Environment) -> dict[TaskId, dict[str, PositionRow]]:
-    """The rows of each task, by topic. Raises SinkUnreachableError, ConfigError."""
+    """The rows of each task, by input. Raises SinkUnreachableError, ConfigError."""
     sessions = sessions_of(plan, environment)
     try:
         with sessions.one() as session:
@@ -355,26 +356,28 @@ def read_positions(plan: GroupPlan, environment: Environment) -> dict[TaskId, di
             rows = rows_of(plan, session)
     finally:
         sessions.close()
-    return {task: {row.topic: row for row in rows if row.partition == task.number} for task in plan.tasks}
+    return {task: rows_by_input(rows, plan.names_of(task.number)) for task in plan.tasks}
 
 
 def reset_positions(
     task: TaskId, plan: GroupPlan, positions: Mapping[str, int], environment: Environment
 ) -> int:
-    """Reset the task.
+    """Move these positions of a sink task, by input, and fence its owner.
 
     Returns the new epoch. Raises SinkUnreachableError, RetriableError, UnknownOutcomeError: retry.
     """
-    sessions, inputs = sessions_of(plan, environment), inputs_now(plan)
+    sessions, inputs, names = sessions_of(plan, environment), inputs_now(plan), plan.names_of(task.number)
     try:
         with sessions.one() as session:
             session.begin()
-            epoch = next_epoch(session.lock(task), 0)
-            rows = [
-                PositionRow(topic, task.number, position, epoch, "", "", *inputs[topic])
-                for topic, position in positions.items()
-            ]
-            session.put(task.group_id, rows, keep=False)
+            before = session.lock(task, plan.task_count)
+            epoch = next_epoch(before, 0)
+            released = [row._replace(epoch=epoch, owner="", process="") for row in before]
+            rows = rows_by_input(released, names)
+            for name, position in positions.items():
+                topic, partition = names.place(name)
+                rows[name] = PositionRow(topic, partition, position, epoch, "", "", *inputs[topic])
+            session.put(task.group_id, list(rows.values()), keep=False)
             session.commit()
     finally:
         sessions.close()

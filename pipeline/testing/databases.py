@@ -143,11 +143,13 @@ class MemorySession:
                 self._database.holder = self
                 self._open = self._database.contents.copy()
 
-    def lock(self, task: TaskId) -> list[PositionRow]:
+    def lock(self, task: TaskId, tasks: int) -> list[PositionRow]:
         with self._database.faults.at("lock"):
             found = self._transaction().positions
             return sorted(
-                row for place, row in found.items() if (place[0], place[1], place[3]) == tuple(task)
+                row
+                for (app, group, _, partition), row in found.items()
+                if (app, group) == task.group_id and partition % tasks == task.number
             )
 
     def put(self, group: GroupId, rows: Sequence[PositionRow], *, keep: bool) -> None:
@@ -159,17 +161,13 @@ class MemorySession:
 
     def move(self, hold: Hold, after: Mapping[str, int]) -> bool:
         with self._database.faults.at("move"):
-            found, task = self._transaction().positions, hold.task
-            for topic, position in hold.positions.items():
-                place = (task.app, task.group, topic, task.number)
-                row = found.get(place)
-                if row is None or (row.epoch, row.process, row.position) != (
-                    hold.seq,
-                    hold.process,
-                    position,
-                ):
+            found = self._transaction().positions
+            for place, position, to in hold.moves(after):
+                row = found.get((*hold.task.group_id, *place))
+                ours = hold.seq, hold.process, position
+                if row is None or (row.epoch, row.process, row.position) != ours:
                     return False
-                found[place] = row._replace(position=after[topic])
+                found[(*hold.task.group_id, *place)] = row._replace(position=to)
             return True
 
     def write(self, writes: Sequence[RowsWrite | OwnWrite]) -> None:

@@ -22,7 +22,7 @@ from pipeline.core.sink_positions import (
 from pipeline.errors import ConfigError, FatalTaskError, InvariantError
 
 TASK = TaskId("app", "rows", 0)
-HOLD = Hold(TASK, 7, "process", {"a": 10, "b": 20})
+HOLD = Hold(TASK, 7, "process", {"a": 10, "b": 20}, 2)
 AFTER = {"a": 15, "b": 20}
 NOW = {"a": InputNow("id-a", "cluster", 2), "b": InputNow("id-b", "cluster", 2)}
 

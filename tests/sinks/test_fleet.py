@@ -63,7 +63,7 @@ class SinkFleet(Fleet):
     def check(self) -> None:
         """As ever; and every number is one row, in order per key."""
         owned = self.owners()
-        assert sorted(chain.from_iterable(owned.values())) == sorted(2 * [*range(self.partitions)]), owned
+        assert sorted(chain.from_iterable(owned.values())) == self.expected_tasks(), owned
         expected: dict[str, list[int]] = {}
         for key, number in self.sums.sent:
             expected.setdefault(key, []).append(number)
@@ -72,9 +72,13 @@ class SinkFleet(Fleet):
             found.setdefault(row["key"], []).append(row["n"])
         assert found == expected
 
+    def expected_tasks(self) -> list[int]:
+        """The numbers of the tasks of both groups."""
+        return sorted(2 * [*range(self.partitions)])
+
     def _all_processed(self) -> bool:
         ends = len(self.broker.records("numbers"))
-        done = sum(task.applied.positions["numbers"] for node in self.nodes for task in node.live.values())
+        done = sum(sum(task.applied.positions.values()) for node in self.nodes for task in node.live.values())
         return done >= 2 * ends
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,27 @@ import pytest
 
 from pipeline import Postgres, Sqlite
 from pipeline.api.sinks import Mode, Sink
+from pipeline.core.inputs import input_names
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.row_sets import Change, Gone
 from pipeline.core.sink_positions import Hold, PositionRow
 from pipeline.errors import (
     ConfigError,
     FatalTaskError,
+    InvariantError,
     RejectedRowsError,
     RetriableError,
     SinkUnreachableError,
 )
 from pipeline.ports.databases import OwnWrite, RowsWrite, SinkSession, Target
 from pipeline.testing import DriverDatabases
+from tests.support.waiting import wait_until
 
 GROUP = GroupId("shop", "rows")
 TASK = TaskId("shop", "rows", 0)
 ROW = PositionRow("orders", 0, 5, 1, "w1", "p1", "id", "cluster", 2)
-HOLD = Hold(TASK, 1, "p1", {"orders": 5})
+TASKS = 2
+HOLD = Hold(TASK, 1, "p1", {"orders": 5}, TASKS)
 DDL = (
     'CREATE TABLE "t" (id integer PRIMARY KEY, "odd %name" text)',
     'CREATE TABLE log (id integer, "odd %name" text)',
@@ -122,7 +127,7 @@ def test_positions_are_kept_and_read_back(bench: Bench) -> None:
     assert sorted(session.rows(GROUP)) == [ROW, ROW._replace(partition=1)]
     assert session.rows(GroupId("shop", "others")) == []
     session.begin()
-    assert session.lock(TASK) == [ROW]
+    assert session.lock(TASK, TASKS) == [ROW]
     session.put(GROUP, [ROW._replace(epoch=2)], keep=False)
     session.commit()
     assert ROW._replace(epoch=2) in session.rows(GROUP)
@@ -138,11 +143,12 @@ def test_preparing_twice_changes_nothing(bench: Bench) -> None:
     ("hold", "moved"),
     [
         (HOLD, True),
-        (Hold(TASK, 2, "p1", {"orders": 5}), False),
-        (Hold(TASK, 1, "p2", {"orders": 5}), False),
-        (Hold(TASK, 1, "p1", {"orders": 4}), False),
-        (Hold(TASK, 1, "p1", {"orders": 5, "more": 0}), False),
-        (Hold(TaskId("shop", "rows", 1), 1, "p1", {"orders": 5}), False),
+        (Hold(TASK, 2, "p1", {"orders": 5}, TASKS), False),
+        (Hold(TASK, 1, "p2", {"orders": 5}, TASKS), False),
+        (Hold(TASK, 1, "p1", {"orders": 4}, TASKS), False),
+        (Hold(TASK, 1, "p1", {"orders": 5, "more": 0}, TASKS), False),
+        (Hold(TASK, 1, "p1", {"orders": 5, "orders/1": 0}, TASKS), False),
+        (Hold(TaskId("shop", "rows", 1), 1, "p1", {"orders": 5}, TASKS), False),
     ],
 )
 def test_only_the_holder_moves_a_position_and_only_from_where_it_is(
@@ -166,6 +172,101 @@ def test_rows_and_positions_are_committed_together_or_rolled_back_together(bench
         end()
     assert session.rows(GROUP) == [ROW._replace(position=7)]
     assert bench.fetch("t") == [(1, "a")]
+
+
+def several(session: SinkSession) -> list[PositionRow]:
+    """Write the positions of four partitions of two topics, and return them sorted."""
+    rows = [ROW._replace(topic=topic, partition=p) for topic in ("orders", "Bills") for p in range(4)]
+    session.begin()
+    session.put(GROUP, rows, keep=False)
+    session.commit()
+    return sorted(rows)
+
+
+def test_a_task_locks_the_rows_of_all_its_partitions(bench: Bench) -> None:
+    """A claim raises what it has locked: a row less would let an older owner write on."""
+    session = bench.session()
+    rows = several(session)
+    for tasks in (1, 2, 3, 4):
+        for number in range(tasks):
+            session.begin()
+            found = session.lock(TaskId("shop", "rows", number), tasks)
+            session.rollback()
+            assert found == [row for row in rows if row.partition % tasks == number]
+
+
+def test_only_positions_that_move_are_compared_and_written(bench: Bench) -> None:
+    """A batch of one partition must not rewrite the rows of a thousand others."""
+    session = bench.session()
+    rows = several(session)
+    hold = Hold(TASK, 1, "p1", {"orders": 5, "orders/1": 5, "Bills": 5, "Bills/1": 5}, 2)
+    session.begin()
+    session.put(
+        GROUP, [ROW._replace(epoch=2)], keep=False
+    )  # the owner of fewer partitions has claimed this one
+    session.commit()
+    for after, moved in (
+        ({"orders": 5, "orders/1": 7, "Bills": 6, "Bills/1": 5}, True),
+        ({"orders": 6, "orders/1": 9, "Bills": 6, "Bills/1": 5}, False),
+    ):
+        session.begin()
+        assert session.move(hold, after) is moved
+        session.commit() if moved else session.rollback()
+        hold = replace(hold, positions=after)
+    expected = {(row.topic, row.partition): row for row in rows}
+    expected["orders", 0] = ROW._replace(epoch=2)
+    expected["orders", 2] = ROW._replace(partition=2, position=7)
+    expected["Bills", 0] = ROW._replace(topic="Bills", position=6)
+    assert sorted(session.rows(GROUP)) == sorted(expected.values())
+
+
+def test_a_move_of_no_position_is_refused(bench: Bench) -> None:
+    """Its rows would be written without a fence."""
+    session = bench.begun()
+    session.begin()
+    with pytest.raises(InvariantError, match="is not fenced"):
+        session.move(HOLD, HOLD.positions)
+    session.rollback()
+
+
+@pytest.mark.parametrize("how", ["claim", "commit"])
+def test_a_transaction_that_waits_for_a_row_holds_no_later_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """So two owners with different numbers of tasks, which share rows, never deadlock."""
+    if bench.engine != "postgres":
+        pytest.skip("one transaction at a time")
+    monkeypatch.setattr("pipeline.databases.postgres.session.LOCK_MS", 20_000)
+    first, all_of_them, last = bench.session(), bench.session(), bench.session()
+    several(first)
+    watch = bench.opened[0]
+
+    def waits() -> bool:
+        sql = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        return watch.query(sql) == [(1,)]  # type: ignore[attr-defined]
+
+    def lock_all() -> None:
+        all_of_them.begin()
+        if how == "claim":
+            assert len(all_of_them.lock(TASK, 1)) == 8
+        else:
+            names = [*input_names("orders", 4), *input_names("Bills", 4)]
+            hold = Hold(TASK, 1, "p1", dict.fromkeys(reversed(names), 5), 1)
+            assert all_of_them.move(hold, dict.fromkeys(names, 6))
+        all_of_them.rollback()
+
+    first.begin()
+    first.move(Hold(TASK, 1, "p1", {"Bills": 5}, 4), {"Bills": 6})
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lock_all)
+        wait_until(waits, lambda: "no transaction waits for the first row")
+        last.begin()
+        others = Hold(TaskId("shop", "rows", 1), 1, "p1", {"orders": 5, "Bills": 5}, 4)
+        assert last.move(others, {"orders": 6, "Bills": 6})
+        last.rollback()
+        assert not waiting.done()
+        first.rollback()
+        waiting.result(30.0)
 
 
 def test_a_session_that_is_closed_leaves_nothing_of_its_transaction(bench: Bench) -> None:
@@ -290,7 +391,7 @@ def test_a_take_over_waits_for_an_open_transaction_and_ends_one_that_stays_open(
     for _ in range(3):
         try:
             successor.begin()
-            assert successor.lock(TASK) == [ROW]
+            assert successor.lock(TASK, TASKS) == [ROW]
             break
         except RetriableError:
             successor.rollback()

@@ -75,7 +75,7 @@ def test_a_pooler_that_was_not_noticed_at_the_start_is_found_by_the_fence(
     other = sessions.open(Postgres(place, write=print), "shop")
     try:
         other.begin()
-        other.lock(HOLD.task._replace(number=1))  # in the one server session that both were given
+        other.lock(HOLD.task._replace(number=1), HOLD.tasks)  # in the one server session that both were given
         session.begin()
         with pytest.raises(ConfigError, match="gives each transaction another session"):
             session.move(HOLD, {"orders": 9})

@@ -78,13 +78,15 @@ class PostgresSession(SqlSession):
     """A connection. `app` appears in pg_stat_activity."""
 
     MARK = "%s"
+    MODULO = "%%"  # doubled, as in each statement with parameters
+    ORDER = 'topic COLLATE "C", partition_no'
     LOCK = " FOR UPDATE"
     SAME_SESSION = " AND pg_backend_pid() = %s"
 
     def __init__(self, dsn: str, place: str, app: str, pinned: Pinned | None = None) -> None:
         self._place = place
         self._pinned = pinned if pinned is not None else Pinned()
-        self._blocked: TaskId | None = None
+        self._blocked: tuple[TaskId, int] | None = None  # a task, and the number of tasks of its group
         self._staged: set[str] = set()
         self._temporary: bool | None = None
         known = _parsed(dsn, place)
@@ -150,13 +152,13 @@ class PostgresSession(SqlSession):
         with self._translated():
             self._connection.autocommit = False
 
-    def lock(self, task: TaskId) -> list[PositionRow]:
-        with self._noting(task):
-            return super().lock(task)
+    def lock(self, task: TaskId, tasks: int) -> list[PositionRow]:
+        with self._noting(task, tasks):
+            return super().lock(task, tasks)
 
     def move(self, hold: Hold, after: Mapping[str, int]) -> bool:
         """The fence. It also detects a pooler that has moved this connection to another server session."""
-        with self._noting(hold.task):
+        with self._noting(hold.task, hold.tasks):
             moved = super().move(hold, after)
         if not moved and self.query("SELECT pg_backend_pid()") != [self.same_session]:
             raise transaction_pooling(self._place)
@@ -182,8 +184,8 @@ class PostgresSession(SqlSession):
             self._connection.rollback()  # also discards statements that were prepared after an error
             self._connection.autocommit = True
             if self._blocked is not None:
-                task, self._blocked = self._blocked, None
-                self._end_holder(task)
+                blocked, self._blocked = self._blocked, None
+                self._end_holders(*blocked)
 
     def close(self) -> None:
         with suppress(psycopg.Error):
@@ -197,9 +199,10 @@ class PostgresSession(SqlSession):
         with self._translated():
             return self._run(sql.encode(), parameters or None).rowcount
 
-    def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+    def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
         with self._translated(), psycopg.Cursor(self._connection) as cursor:
             cursor.executemany(sql.encode(), rows)
+            return cursor.rowcount
 
     def write_rows(self, write: RowsWrite) -> None:
         """Write many rows with COPY if the result is the same, through a temporary table if rows may already exist.
@@ -326,8 +329,8 @@ class PostgresSession(SqlSession):
         except ConfigError:
             return False  # a table with this name but other columns
 
-    def _end_holder(self, task: TaskId) -> None:
-        """End the session that has locked the rows of a task, if a worker opened it.
+    def _end_holders(self, task: TaskId, tasks: int) -> None:
+        """End the sessions that have locked rows of a task, if a worker opened them.
 
         Otherwise a process that was stopped inside a transaction would block its successor.
         """
@@ -335,9 +338,9 @@ class PostgresSession(SqlSession):
             f"SELECT pg_terminate_backend(l.pid) FROM {self.named(self.positions)} p "
             "JOIN pg_locks l ON l.locktype = 'transactionid' AND l.transactionid = p.xmax AND l.granted "
             "JOIN pg_stat_activity a ON a.pid = l.pid "
-            "WHERE p.app = %s AND p.group_name = %s AND p.partition_no = %s AND l.pid <> pg_backend_pid() "
+            "WHERE p.app = %s AND p.group_name = %s AND p.partition_no %% %s = %s AND l.pid <> pg_backend_pid() "
             "AND a.application_name LIKE %s".encode(),
-            (*task, APPLICATION + "%"),
+            (*task.group_id, tasks, task.number, APPLICATION + "%"),
         )
 
     def _run(self, sql: bytes, parameters: Sequence[Any] | None = None) -> psycopg.Cursor[tuple[Any, ...]]:
@@ -345,12 +348,12 @@ class PostgresSession(SqlSession):
         return psycopg.Cursor(self._connection, row_factory=tuple_row).execute(sql, parameters)
 
     @contextmanager
-    def _noting(self, task: TaskId) -> Iterator[None]:
+    def _noting(self, task: TaskId, tasks: int) -> Iterator[None]:
         """Record the task whose rows were locked for too long."""
         try:
             yield
         except RetriableError:
-            self._blocked = task
+            self._blocked = task, tasks
             raise
 
     @contextmanager

@@ -17,7 +17,7 @@ from typing import TypeVar
 from pipeline.config import WorkerSettings
 from pipeline.core.membership import Owner
 from pipeline.core.names import TaskId, TopicPartition
-from pipeline.core.sink_positions import Hold, InputNow, PositionRow, plan_positions
+from pipeline.core.sink_positions import Hold, InputNow, PositionRow, plan_positions, rows_by_input
 from pipeline.databases.sql import POSITIONS
 from pipeline.errors import (
     ConfigError,
@@ -121,6 +121,7 @@ class SinkBackend:
             with self._environment.tracer.span("restore", request.task) as span:
                 hold = claim(
                     request.task,
+                    self._plan.task_count,
                     self._settings.worker_id,
                     request.process,
                     request.noted,
@@ -139,8 +140,8 @@ class SinkBackend:
 
         def step() -> Owner | None:
             with self._sessions.one() as session:
-                rows = [row for row in session.rows(task.group_id) if row.partition == task.number]
-            newest = max(rows, key=lambda row: row.epoch, default=None)
+                rows = rows_by_input(session.rows(task.group_id), self._plan.names_of(task.number))
+            newest = max(rows.values(), key=lambda row: row.epoch, default=None)
             if newest is None or newest.epoch <= seq or not newest.process:
                 return None
             return Owner(newest.epoch, newest.owner, newest.process)
@@ -150,15 +151,15 @@ class SinkBackend:
     def begin_check(self, places: Mapping[TaskId, TaskPosition]) -> Pending[set[TaskId]]:
         """Which idle tasks were fenced. They hold no state, but must not count as live. It also detects a reset."""
         seqs = {task.number: (task, place.seq) for task, place in places.items()}
+        task_of = self._plan.task_of
 
         def step() -> set[TaskId]:
             with self._sessions.one() as session:
-                rows = session.rows(self._plan.id)
-            return {
-                seqs[row.partition][0]
-                for row in rows
-                if row.partition in seqs and row.epoch > seqs[row.partition][1]
-            }
+                newest = {
+                    task_of(row.partition): row.epoch
+                    for row in sorted(session.rows(self._plan.id), key=_epoch)
+                }
+            return {task for number, (task, seq) in seqs.items() if newest.get(number, 0) > seq}
 
         return self._executor.submit(step)
 
@@ -239,6 +240,10 @@ def start_rows(
         PositionRow(place.topic, place.partition, positions[place], 0, "", "", *inputs[place.topic])
         for place in places
     ]
+
+
+def _epoch(row: PositionRow) -> int:
+    return row.epoch
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """From records to rows of all sinks of a task, record by record: `RecordRows`.
 
 If the row of a record cannot be made or is refused by the database, the policy of its sink decides: the record is
-skipped, or it stops the task (`poison`). A record that crashed the process before is handled by the same policy.
+skipped, or it stops its partition (`stopped`). A record that crashed the process before is handled by the same policy.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline.api.event import Event
+from pipeline.core.inputs import topic_of
 from pipeline.core.names import TaskId
 from pipeline.errors import HandlerError, PipelineError, RejectedRowsError
 from pipeline.ports import Logger, Record, record_fields, task_fields
@@ -34,13 +35,13 @@ class RecordRows:
 
     Attributes:
         crashes: The task's records that crashed the process before.
-        poison: The error of the record that stopped the task; None while there is none.
+        stopped: The error of the record that stopped a partition, by partition number.
         rejected: How many records were skipped.
     """
 
     def __init__(self, task: TaskId, outlets: Sequence[Outlet], topics: Iterable[str], log: Logger) -> None:
         self.crashes: InputCrashes = unrecorded(task, topics)
-        self.poison: PipelineError | None = None
+        self.stopped: dict[int, PipelineError] = {}
         self.rejected = Rejected()
         self._task = task
         self._outlets = outlets
@@ -58,41 +59,44 @@ class RecordRows:
             return None
         return AtWork(self._task, [_name(self._outlets[at[1]])], at[0], 1)
 
-    def make(self, topic: str, records: Sequence[Record], items: list[Item]) -> None:
-        """Append an item for each record, up to one that stops the task, which gets none."""
-        if topic not in self.crashes.suspects:
-            self._make(topic, records, items)
+    def make(self, name: str, records: Sequence[Record], items: list[Item]) -> None:
+        """Append an item for each record of an input, up to one that stops the partition, which gets none."""
+        if name not in self.crashes.suspects:
+            self._make(name, records, items)
             return
-        for part in self.crashes.parts(topic, records):
-            crash = self.crashes.verdict(topic, part[0])
+        for part in self.crashes.parts(name, records):
+            crash = self.crashes.verdict(name, part[0])
             continues = (
-                self._condemn(topic, part[0], crash, items)
+                self._condemn(name, part[0], crash, items)
                 if crash is not None
-                else self._make(topic, part, items)
+                else self._make(name, part, items)
             )
             if not continues:
                 break
 
-    def _condemn(self, topic: str, record: Record, crash: NativeCrash, items: list[Item]) -> bool:
-        """Handle a record that crashes the process. Returns whether the task continues. The strictest sink decides."""
-        places = self._by_topic[topic]
+    def _condemn(self, name: str, record: Record, crash: NativeCrash, items: list[Item]) -> bool:
+        """Handle a record that crashes the process. Returns whether its partition continues.
+
+        The strictest sink decides.
+        """
+        places = self._by_topic[topic_of(name)]
         strictest = next((at for at in places if self._outlets[at].on_error == "stop"), places[0])
         skipped = self.reject(record, strictest, crash)
         if skipped:
             items.append(Item(record, ()))
         else:
-            self.crashes.try_again(topic, record)
+            self.crashes.try_again(name, record)
         return skipped
 
-    def _make(self, topic: str, records: Sequence[Record], items: list[Item]) -> bool:
-        """Make rows of records. Returns False if one of them stops the task."""
-        outlets, places = self._outlets, self._by_topic[topic]
+    def _make(self, name: str, records: Sequence[Record], items: list[Item]) -> bool:
+        """Make rows of records. Returns False if one of them stops the partition."""
+        outlets, places = self._outlets, self._by_topic[topic_of(name)]
         declared = outlets[places[0]].topic
         decode_key, read_value = declared.key.decode, declared.value.read
         append, at, record = items.append, places[0], records[0]
         remaining = iter(records)
         while True:
-            self.crashes.handling(topic, records)
+            self.crashes.handling(name, records)
             try:
                 for record in remaining:
                     at = places[0]
@@ -116,7 +120,7 @@ class RecordRows:
                 self.crashes.handled()
 
     def reject(self, record: Record, at: int, error: BaseException) -> bool:
-        """Whether the record is skipped. If not, `poison` is the reason."""
+        """Whether the record is skipped. If not, its partition is stopped."""
         outlet = self._outlets[at]
         error = plainly(error, outlet.topic, record)
         ours = isinstance(error, PipelineError) and not isinstance(error, RejectedRowsError)
@@ -141,7 +145,7 @@ class RecordRows:
                 "fix the row function or the library that it calls and start the worker again: "
                 "runbooks/native-crash.md"
             )
-        self.poison = HandlerError(
+        self.stopped[record.partition() or 0] = HandlerError(
             f"task {self._task}: the record {where} cannot be written by {outlet.maker.sink}: {reason}{frames}",
             hint=advice
             or "fix the row function, the table or the record and start the worker again; it continues with this "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -12,13 +12,25 @@ from pipeline.api.bindings import OnError
 from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.event import Event
 from pipeline.api.sinks import Delete, Sink
+from pipeline.core.inputs import TaskInputs
+from pipeline.core.names import TopicPartition
 from pipeline.core.row_sets import Gone
 from pipeline.errors import ConfigError
 from pipeline.ports import Record
 from pipeline.ports.databases import OwnWrite, RowsWrite, SinkSession, TableShape, Target
 from pipeline.runtime.task.handler_errors import only_exceptions
 
-__all__ = ["Item", "Made", "OpenBatch", "Outlet", "RowMaker", "SinkBatch", "halves", "writes_of"]
+__all__ = [
+    "Item",
+    "Made",
+    "OpenBatch",
+    "Outlet",
+    "RowMaker",
+    "SinkBatch",
+    "halves",
+    "without",
+    "writes_of",
+]
 
 # The change that a record makes at one sink: a row, a key to delete, an event, or nothing.
 Made = tuple[Any, ...] | Delete | Event[Any, Any] | None
@@ -187,13 +199,34 @@ class OpenBatch:
     since_s: float = 0.0
 
 
-def halves(batch: SinkBatch, before: Mapping[str, int]) -> tuple[SinkBatch, SinkBatch]:
-    """Two batches that together equal this one. `before`: the positions at the start of the first."""
+def halves(batch: SinkBatch, before: Mapping[str, int], names: TaskInputs) -> tuple[SinkBatch, SinkBatch]:
+    """Two batches that together equal this one. `before`: the positions at the start of the first, by `names`."""
     middle = len(batch.items) // 2
     first = batch.items[:middle]
     after = dict(before)
-    after.update({item.record.topic(): item.record.offset() + 1 for item in first})
+    after.update({_input_of(item.record, names): item.record.offset() + 1 for item in first})
     return SinkBatch(first, after), SinkBatch(batch.items[middle:], batch.after)
+
+
+def without(
+    batches: Iterable[SinkBatch], partition: int, before: Mapping[str, int], names: TaskInputs
+) -> list[SinkBatch]:
+    """The batches without the records of a partition, whose positions stay as `before`. Empty ones are left out."""
+    found = []
+    last = dict(before)
+    for batch in batches:
+        after = {
+            name: before[name] if names.place(name).partition == partition else position
+            for name, position in batch.after.items()
+        }
+        if after != last:
+            found.append(SinkBatch([i for i in batch.items if i.record.partition() != partition], after))
+        last = after
+    return found
+
+
+def _input_of(record: Record, names: TaskInputs) -> str:
+    return names.name(TopicPartition(record.topic(), record.partition() or 0))
 
 
 def writes_of(batch: SinkBatch, outlets: Sequence[Outlet]) -> list[tuple[int, RowsWrite | OwnWrite]]:

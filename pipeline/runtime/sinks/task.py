@@ -7,7 +7,7 @@ The life of a batch. The processing thread is the only writer, except where note
                                                                   +--refused--> two halves, or the guilty record
 
 If the row of a record cannot be made or is refused, its sink's policy is applied (`record_rows`). Everything before it
-is committed.
+is committed. A record that stops its partition stops the task only if the other partitions are stopped, too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from pipeline.config import WorkerSettings
+from pipeline.core.inputs import ordinal_of
 from pipeline.core.names import TaskId
 from pipeline.core.sink_positions import Hold
 from pipeline.errors import (
@@ -35,7 +36,7 @@ from pipeline.runtime.crashes import InputCrashes
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.metrics.meter import CommitResult
 from pipeline.runtime.sinks.record_rows import RecordRows
-from pipeline.runtime.sinks.rows import OpenBatch, Outlet, SinkBatch, halves, writes_of
+from pipeline.runtime.sinks.rows import Item, OpenBatch, Outlet, SinkBatch, halves, without, writes_of
 from pipeline.runtime.sinks.sessions import Health
 from pipeline.runtime.sinks.writer import SinkWriter
 from pipeline.runtime.task.backlog import Backlog, Retried
@@ -78,6 +79,7 @@ class SinkTask:
         self._run = run
         self._meter = run.environment.meter
         self._positions = dict(self.applied.positions)
+        self._names = writer.hold.names
         self._rows = RecordRows(self.id, run.outlets, self._positions, run.environment.log)
         self._backlog = Backlog(run.environment.clock)
         self._open = OpenBatch()
@@ -89,6 +91,7 @@ class SinkTask:
         self._stopping = False
         self._tries = 0
         self._next_s = 0.0
+        self._hurry = False  # commit what precedes a record that stops its partition
 
     @property
     def crashes(self) -> InputCrashes:
@@ -101,8 +104,10 @@ class SinkTask:
 
     @property
     def poison(self) -> PipelineError | None:
-        """The error of the record that stops the task."""
-        return self._rows.poison
+        """Why it makes no more rows: all its partitions are stopped."""
+        stopped = self._rows.stopped
+        partitions = len(set(map(ordinal_of, self._positions)))
+        return next(iter(stopped.values())) if len(stopped) == partitions else None
 
     @property
     def rejected(self) -> Rejected:
@@ -122,7 +127,7 @@ class SinkTask:
     def idle(self) -> bool:
         """Whether nothing is open, in progress or waiting; a task that leaves must also be released."""
         busy = self._open.items or self._sealed or self._under_way is not None
-        return not (busy or (self._backlog and self.poison is None) or (self._leaving and not self._released))
+        return not (busy or self._backlog or (self._leaving and not self._released))
 
     @property
     def positions(self) -> Mapping[str, int]:
@@ -131,8 +136,8 @@ class SinkTask:
 
     @property
     def stopped(self) -> Mapping[int, PipelineError]:
-        """Nothing: a record that stops its partition stops the task."""
-        return {}
+        """The errors of the records that have stopped their partitions."""
+        return self._rows.stopped
 
     @property
     def waiting(self) -> Mapping[int, int]:
@@ -154,14 +159,14 @@ class SinkTask:
         """The record that a row function is processing. Any thread may call this."""
         return self._rows.at_work
 
-    def offer(self, topic: str, records: Sequence[Record]) -> None:
-        """Make rows of records of this task's partition of `topic`, now or once there is room."""
-        if self.poison is not None or self._leaving:
+    def offer(self, name: str, records: Sequence[Record]) -> None:
+        """Make rows of records of an input, now or once there is room."""
+        if self._leaving or records[0].partition() in self._rows.stopped:
             return
         if self._backlog or self.full:
-            self._backlog.add(topic, records)
+            self._backlog.add(name, records)
         else:
-            self._take(topic, records)
+            self._take(name, records)
 
     def skip_to(self, positions: Mapping[str, int]) -> None:
         """Commit these positions, below which every record is written: with the open batch, or alone."""
@@ -187,7 +192,7 @@ class SinkTask:
         if self._under_way is not None and self._under_way.done():
             self._finish_step()
             moved = True
-        while self._backlog and not self.full and self.poison is None:
+        while self._backlog and not self.full:
             waiting = self._backlog.take()
             if waiting is None:
                 break
@@ -221,32 +226,41 @@ class SinkTask:
         pending = self._under_way
         return None if pending is None or pending.done() else _Completion(pending)
 
-    def _take(self, topic: str, records: Sequence[Record]) -> None:
+    def _take(self, name: str, records: Sequence[Record]) -> None:
         first = records[0].offset()
-        if first < self._positions[topic]:
+        if first < self._positions[name]:
             raise InvariantError(
-                f"task {self.id}: {topic} gave offset {first}, below the position {self._positions[topic]}"
+                f"task {self.id}: {name} gave offset {first}, below the position {self._positions[name]}"
             )
-        if not self._open.items:
+        opened, before = self._open.items, len(self._open.items)
+        if not before:
             self._open.since_s = self._run.environment.clock.monotonic_s()
         with self._meter.handling(self.id) if self._meter is not None else nullcontext():
-            self._rows.make(topic, records, self._open.items)
-        self._count(topic, records)
+            self._rows.make(name, records, opened)
+        made = opened[before:]  # the first ones, each with an item
+        if made:
+            self._positions[name] = made[-1].record.offset() + 1
+            self.records += len(made)
+            self._open.bytes += _bytes_of(made)
+        if records[0].partition() in self._rows.stopped:
+            self._stop(records[0].partition() or 0)
 
-    def _count(self, topic: str, records: Sequence[Record]) -> None:
-        """Advance the positions and counts by processed records."""
-        opened = self._open
-        if not opened.items or opened.items[-1].record.topic() != topic:
-            return
-        last: int = opened.items[-1].record.offset()
-        taken = [record for record in records if record.offset() <= last]
-        self._positions[topic] = max(last + 1, self._positions[topic])
-        self.records += len(taken)
-        opened.bytes += sum([len(record.value() or b"") for record in taken])
-        opened.bytes += RECORD_OVERHEAD_BYTES * len(taken)
+    def _stop(self, partition: int) -> None:
+        """Make no more rows of a partition. The others continue, as if they were those of other tasks."""
+        self._backlog.drop([name for name in self._positions if self._is_of(name, partition)])
+        self._hurry = True
+        if self.poison is None:
+            self._run.environment.log.error(
+                "partition_stopped",
+                **{**task_fields(self.id), "partitions": [partition]},
+                **error_fields(self._rows.stopped[partition]),
+            )
+
+    def _is_of(self, name: str, partition: int) -> bool:
+        return self._names.place(name).partition == partition
 
     def _due(self) -> bool:
-        if self.full or self.poison is not None:
+        if self.full or self._hurry:
             return True
         open_s = self._run.environment.clock.monotonic_s() - self._open.since_s
         return open_s * 1000 >= self._run.settings.commit_interval_ms and self._run.commit_rate.may(self.id)
@@ -255,6 +269,7 @@ class SinkTask:
         self._run.commit_rate.forget(self.id)
         self._sealed.append(SinkBatch(self._open.items, dict(self._positions)))
         self._open = OpenBatch()
+        self._hurry = False
 
     def _write(self) -> bool:
         """Start to write the first sealed batch, unless it must wait."""
@@ -325,7 +340,7 @@ class SinkTask:
         """Split a refused batch in two. If it has one record, apply the policy."""
         batch = self._sealed.popleft()
         if len(batch.items) > 1:
-            self._sealed.extendleft(reversed(halves(batch, self.applied.positions)))
+            self._sealed.extendleft(reversed(halves(batch, self.applied.positions, self._names)))
             return
         if not batch.items:
             raise InvariantError(f"task {self.id}: nothing was written, and it was refused: {error.message}")
@@ -336,14 +351,20 @@ class SinkTask:
         if self._rows.reject(item.record, strictest, error):
             self._sealed.appendleft(SinkBatch([], batch.after))
         else:
-            self._discard_later_records()
+            self._discard_later_records(item.record.partition() or 0)
 
-    def _discard_later_records(self) -> None:
-        """Discard everything after a record that stops the task. The next owner reads it again."""
-        self._sealed.clear()
-        self._open = OpenBatch()
-        self._backlog.clear()
-        self._positions = dict(self.applied.positions)
+    def _discard_later_records(self, partition: int) -> None:
+        """Discard everything after a record that stops its partition. The next owner reads it again."""
+        applied = self.applied.positions
+        self._sealed = deque(without(self._sealed, partition, applied, self._names))
+        self._open.items = [item for item in self._open.items if item.record.partition() != partition]
+        self._open.bytes = _bytes_of(self._open.items)
+        self._positions.update({name: at for name, at in applied.items() if self._is_of(name, partition)})
+        self._stop(partition)
+
+
+def _bytes_of(items: Sequence[Item]) -> int:
+    return sum([len(item.record.value() or b"") + RECORD_OVERHEAD_BYTES for item in items])
 
 
 class _Completion:

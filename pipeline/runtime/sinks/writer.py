@@ -1,16 +1,30 @@
-"""Writes the rows of one sink task, and is the only writer of its positions.
+"""Claims sink tasks, writes the rows of one, and is the only writer of its positions: `claim`, `SinkWriter`.
 
-`write` is the commit protocol of sinks. The numbers are those in its body.
+`claim` makes this process the owner. The numbers are those in its body.
+
+    1 lock all rows of the task, in the order of all transactions. An older owner that is in a transaction ends it first
+    2 raise the epoch of all these rows, and name this process in them
+    3 commit
+
+`SinkWriter.write` is the commit protocol of sinks.
 
     1 settle, if the outcome of the last commit is unknown: read this task's rows of positions under a lock
     2 begin
-    3 fence: move each position from its last value, with this epoch and process. Exactly one row must match per topic
+    3 fence: set each position that moves from its last value, with this epoch and process. Exactly one row must match
+      for each
     4 write the rows
     5 commit: the commit point
 
-A crash before 5 leaves an open transaction, which the database rolls back. A crash after it leaves rows and positions
-together. Because 3 comes first, a replaced owner waits for the row's lock, then finds another epoch, and has written
-nothing. Called from one thread at a time.
+Because 3 comes first, a replaced owner waits for the rows' locks, then finds another epoch, and has written nothing.
+Because a claim raises all rows, this holds for whichever partitions the owner has records of, and also if the claimed
+task has other partitions than the owner's: another number of tasks. Called from one thread at a time.
+
+| a crash, or a lost connection | before | after |
+| --- | --- | --- |
+| claim 3 | no row has changed, the older owner continues | all rows have the new epoch; the next owner claims again |
+| write 3 or 4 | nothing: the database rolls the transaction back | the same: the transaction is open |
+| write 5 | the rows of no partition | rows and positions of all partitions of the batch |
+| release | the rows name a process that has ended | the rows name no process; both are the same for the next claim |
 """
 
 from __future__ import annotations
@@ -18,6 +32,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from pipeline.core.inputs import TaskInputs
 from pipeline.core.names import TaskId
 from pipeline.core.recovery import CommitOutcome
 from pipeline.core.sink_positions import (
@@ -28,6 +43,7 @@ from pipeline.core.sink_positions import (
     is_held,
     next_epoch,
     resolve_commit,
+    rows_by_input,
 )
 from pipeline.errors import FatalTaskError, FencedError, PipelineError, SupersededError, UnknownOutcomeError
 from pipeline.ports import Step, error_fields, task_fields
@@ -40,6 +56,7 @@ __all__ = ["SinkWriter", "claim"]
 
 def claim(
     task: TaskId,
+    tasks: int,
     owner: str,
     process: str,
     noted: int,
@@ -47,30 +64,31 @@ def claim(
     sessions: Sessions,
     environment: Environment,
 ) -> Hold:
-    """Claim a task: one transaction raises its epoch, which fences all older owners.
+    """Claim a task: one transaction raises the epoch of all its rows, which fences all older owners.
 
-    `noted`: the highest epoch in the notes. A crash before the commit changes nothing. After it, the next owner claims
-    again. Raises FatalTaskError (the positions are lost), ConfigError, SinkUnreachableError, RetriableError,
-    UnknownOutcomeError: claim again.
+    `tasks`: of its group. `noted`: the highest epoch in the notes. `inputs`: by topic. Raises FatalTaskError (the
+    positions are lost), ConfigError, SinkUnreachableError, RetriableError, UnknownOutcomeError: claim again.
     """
+    names = TaskInputs(task.number, tasks)
+    places = names.all({topic: now.partitions for topic, now in inputs.items()})
     environment.steps.reached(Step.SINK_BEFORE_CLAIM, task)
     with sessions.one() as session:
         session.begin()
-        rows = session.lock(task)
-        by_topic = {row.topic: row for row in rows}
-        missing = [topic for topic in inputs if topic not in by_topic]
+        rows = session.lock(task, tasks)  # 1
+        by_input = rows_by_input(rows, names)
+        missing = [place for name, place in places.items() if name not in by_input]
         if missing:
             raise FatalTaskError(
-                f"task {task} has no position in topic {missing[0]} any more",
+                f"task {task} has no position in {missing[0]} any more",
                 hint="restore the table, or start over on purpose: runbooks/sink-positions-lost.md",
             )
         check_inputs(f"task {task}", rows, inputs)
         epoch = next_epoch(rows, noted)
         taken = [row._replace(epoch=epoch, owner=owner, process=process) for row in rows]
-        session.put(task.group_id, taken, keep=False)
-        session.commit()
+        session.put(task.group_id, taken, keep=False)  # 2
+        session.commit()  # 3
     environment.steps.reached(Step.SINK_AFTER_CLAIM, task)
-    return Hold(task, epoch, process, {topic: by_topic[topic].position for topic in inputs})
+    return Hold(task, epoch, process, {name: by_input[name].position for name in places}, tasks)
 
 
 class SinkWriter:
@@ -110,8 +128,8 @@ class SinkWriter:
         try:
             with self._sessions.one() as session:
                 session.begin()
-                rows = session.lock(hold.task)
-                if is_held(hold, {row.topic: row for row in rows}):
+                rows = session.lock(hold.task, hold.tasks)
+                if is_held(hold, rows_by_input(rows, hold.names)):
                     nobody = [row._replace(owner="", process="") for row in rows]
                     session.put(hold.task.group_id, nobody, keep=False)
                 session.commit()
@@ -148,7 +166,7 @@ class SinkWriter:
         return self._reason(self._read(session))
 
     def _read(self, session: SinkSession) -> dict[str, PositionRow]:
-        return {row.topic: row for row in session.lock(self.hold.task)}
+        return rows_by_input(session.lock(self.hold.task, self.hold.tasks), self.hold.names)
 
     def _reason(self, rows: Mapping[str, PositionRow]) -> PipelineError:
         hold = self.hold
@@ -157,7 +175,7 @@ class SinkWriter:
                 f"task {hold.task}: the database does not have the positions that this worker has committed; "
                 "it continues from those"
             )
-        epochs = sorted(row.epoch for row in rows.values())
+        epochs = sorted({row.epoch for row in rows.values()})
         return FencedError(f"task {hold.task}: its epoch is {hold.seq}, the database has {epochs or 'none'}")
 
     def _moved(self, after: Mapping[str, int]) -> Hold:

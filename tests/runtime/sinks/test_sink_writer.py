@@ -42,7 +42,7 @@ class Shop:
         return SinkWriter(self._claimed(worker, noted), self.sessions, self.environment)
 
     def _claimed(self, worker: str, noted: int) -> Hold:
-        return claim(TASK, worker, f"process of {worker}", noted, INPUTS, self.sessions, self.environment)
+        return claim(TASK, 1, worker, f"process of {worker}", noted, INPUTS, self.sessions, self.environment)
 
 
 @pytest.mark.parametrize("happened", [True, False])
@@ -91,7 +91,7 @@ def test_a_task_whose_positions_are_gone_is_not_taken() -> None:
     """Beginning anywhere would lose rows, or write them twice; nothing is written either."""
     shop = Shop(ROW._replace(topic="other"))
     before = shop.database.positions()
-    with pytest.raises(FatalTaskError, match="no position in topic orders any more") as caught:
+    with pytest.raises(FatalTaskError, match=r"no position in orders\[0\] any more") as caught:
         shop.claim()
     assert "sink-positions-lost.md" in (caught.value.hint or "")
     assert shop.database.positions() == before

@@ -90,8 +90,8 @@ def test_a_fenced_owner_writes_no_row() -> None:
         session.put(task.group_id, [PositionRow("orders", 0, 5, 0, "", "", "id", "cluster", 1)], keep=True)
         session.commit()
     environment = Totals().driver.environment()
-    older = SinkWriter(claim(task, "a", "p1", 0, inputs, sessions, environment), sessions, environment)
-    newer = SinkWriter(claim(task, "b", "p2", 0, inputs, sessions, environment), sessions, environment)
+    older = SinkWriter(claim(task, 1, "a", "p1", 0, inputs, sessions, environment), sessions, environment)
+    newer = SinkWriter(claim(task, 1, "b", "p2", 0, inputs, sessions, environment), sessions, environment)
     databases.of(sink).fail_next("write", AWAY)
     with pytest.raises(FencedError, match="its epoch is 1, the database has"):
         older.write({"orders": 6}, [])

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline import App, Delete, Event, Postgres, Topic
 from pipeline.api.sinks import Row
+from pipeline.app import declared_app
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.runtime.status import AppStatus, read_status
@@ -45,6 +46,7 @@ class Totals:
         seed: int = 0,
         settings: WorkerSettings | None = None,
         on_error: Any = "stop",
+        tasks: int | None = None,
     ) -> None:
         self.app = App("totals")
         self.amounts: Topic[str, int | None] = self.app.topic("amounts", key=str, value=int | None)
@@ -53,10 +55,16 @@ class Totals:
         group = self.app.group("rows")
         group.sink(self.amounts, self.last, on_error=on_error)
         group.sink(self.amounts, self.ledger, on_error=on_error)
+        self.choose_tasks(tasks)
         self.driver = TestDriver(
             self.app, partitions=partitions, deferred=deferred, seed=seed, settings=settings
         )
         self.sent: list[tuple[str, int | None]] = []
+
+    def choose_tasks(self, tasks: int | None) -> None:
+        """The number of tasks from the next start on."""
+        (group,) = declared_app(self.app).groups
+        group.tasks = tasks
 
     def status(self) -> AppStatus:
         """What `pipeline status` would show. It is read from Kafka only."""

@@ -279,6 +279,10 @@ WITHOUT_CHECKSUM = [
         b'[1,"main",3,[7,"worker-1","process-1",false,"why",""],null,null,null,null,true]',
     ),
     note(
+        Owner(7, "worker-1", "process-1", database="db", tasks=2),
+        b'[1,"main",3,[7,"worker-1","process-1",false,"","db"],null,null,null,null,false,null,"",0,null,null,2]',
+    ),
+    note(
         Claim("worker-1", "process-1", True, "why"),
         b'[1,"main",3,null,["worker-1","process-1",true,"why"],null,null,null]',
     ),

@@ -114,7 +114,7 @@ class Owner(NamedTuple):
 
     `problem`: why the task failed there or, if it is not `released`, why it waits there. `database`: the database of a
     sink task's positions, whose epoch is then `seq`; empty for a task with a journal. `retrying`: it waits because a
-    record is retried.
+    record is retried. `tasks`: the number of tasks of a sink group, if they have several partitions; otherwise 0.
     """
 
     seq: int
@@ -124,6 +124,11 @@ class Owner(NamedTuple):
     problem: str = ""
     database: str = ""
     retrying: bool = False
+    tasks: int = 0
+
+    def reads(self, task: TaskId, partition: int) -> bool:
+        """Whether the owner of this sink task reads a partition."""
+        return (partition % self.tasks if self.tasks else partition) == task.number
 
     @property
     def order(self) -> tuple[int, bool]:
@@ -249,9 +254,15 @@ class _PeerNote(_SpeedNote, frozen=True, array_like=True):
         return super().key if self.address is None else f"address/{self.address.worker}".encode()
 
 
+class _SinkNote(_PeerNote, frozen=True, array_like=True):
+    """The note of the owner of a sink task with several partitions. All others are written without this field."""
+
+    tasks: int = 0
+
+
 _VERSION = 1
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(_PeerNote)
+_decoder = msgspec.json.Decoder(_SinkNote)
 
 
 def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
@@ -267,7 +278,9 @@ def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
         about if isinstance(about, DeferredGroup) else None,
         about if isinstance(about, Suspected) else None,
     )
-    if isinstance(about, Owner) and about.retrying:
+    if isinstance(about, Owner) and about.tasks:
+        note = _SinkNote(**msgspec.structs.asdict(note), retrying=about.retrying, tasks=about.tasks)
+    elif isinstance(about, Owner) and about.retrying:
         note = _RetryNote(**msgspec.structs.asdict(note), retrying=True)
     elif isinstance(about, MeasuredSpeed):
         note = _SpeedNote(**msgspec.structs.asdict(note), measured=about)
@@ -298,7 +311,7 @@ def decode_note(app: str, data: bytes) -> tuple[TaskId, About] | None:
         note = _decoder.decode(data)
     except msgspec.DecodeError:
         return None
-    owner = Owner(*note.owner, note.retrying) if note.owner is not None else None
+    owner = Owner(*note.owner, note.retrying, note.tasks) if note.owner is not None else None
     left = note.revocation or note.address or _departure_of(note)
     about = owner or note.claim or left or note.waiting or note.suspected or note.measured
     if note.version != _VERSION or about is None:

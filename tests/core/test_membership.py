@@ -73,6 +73,7 @@ def test_a_worker_id_that_would_not_fit_into_a_client_id_is_refused(worker: str)
         Owner(8, "a", "1-x", True, "why"),
         Claim("b", "2-y", True),
         Owner(9, "a", "1-x", problem="why", retrying=True),
+        Owner(10, "a", "1-x", problem="why", database="db", tasks=2),
     ],
 )
 def test_notes_come_back_as_they_were(about: Owner | Claim) -> None:
@@ -82,11 +83,14 @@ def test_notes_come_back_as_they_were(about: Owner | Claim) -> None:
     assert key.decode().endswith("/main/0")
 
 
-def test_an_earlier_release_reads_the_note_of_a_retry() -> None:
+@pytest.mark.parametrize(
+    "owner",
+    [Owner(9, "a", "1-x", problem="why", retrying=True), Owner(9, "a", "1-x", database="db", tasks=2)],
+)
+def test_an_earlier_release_reads_notes_with_newer_fields(owner: Owner) -> None:
     """During a rolling upgrade, an unreadable note would hide the owner of the task from the older workers."""
-    owner = Owner(9, "a", "1-x", problem="why", retrying=True)
     found = msgspec.json.decode(encode_note(TASK, owner)[1], type=Note)
-    assert found.owner == tuple(owner)[:-1]
+    assert found.owner == tuple(owner)[:-2]
 
 
 def test_a_process_that_said_it_leaves_is_no_member_though_it_is_listed() -> None:

@@ -236,14 +236,14 @@ def test_a_transaction_that_waits_for_a_row_holds_no_later_one(
     """So two owners with different numbers of tasks, which share rows, never deadlock."""
     if bench.engine != "postgres":
         pytest.skip("one transaction at a time")
-    monkeypatch.setattr("pipeline.databases.postgres.session.LOCK_MS", 20_000)
+    monkeypatch.setattr("pipeline.databases.postgres.session.LOCK_MS", 5_000)
     first, all_of_them, last = bench.session(), bench.session(), bench.session()
     several(first)
     watch = bench.opened[0]
 
     def waits() -> bool:
         sql = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        return watch.query(sql) == [(1,)]  # type: ignore[attr-defined]
+        return bool(watch.query(sql) == [(1,)])  # type: ignore[attr-defined]
 
     def lock_all() -> None:
         all_of_them.begin()

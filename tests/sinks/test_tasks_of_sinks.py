@@ -92,6 +92,41 @@ def test_more_tasks_than_partitions_are_refused() -> None:
         totals.driver.run()
 
 
+@pytest.mark.parametrize("tasks", [None, 1, 2, 3, 4])
+@pytest.mark.parametrize("before", [None, 1, 2, 3, 4])
+def test_status_shows_the_tasks_of_the_last_start_only(before: int | None, tasks: int | None) -> None:
+    """Those of an earlier number of tasks would look like tasks without a worker."""
+    totals = Totals(partitions=4, tasks=before)
+    totals.send(*range(9), key="p")
+    totals.driver.run()
+    totals.choose_tasks(tasks)
+    totals.driver.restart()
+    totals.send(1)
+    totals.driver.run()
+    totals.driver.clock.advance(4.0)
+    totals.driver.run()
+    count = tasks or 4
+    shown = {status.task.number: list(status.partitions) for status in totals.status().tasks}
+    assert shown == {number: list(range(number, 4, count)) for number in range(count)}
+    assert sum(status.lag for status in totals.status().tasks) == 0
+
+
+def test_a_reset_of_one_partition_moves_only_its_position() -> None:
+    """The rows of the others would be written twice."""
+    totals = Totals(partitions=PARTITIONS, tasks=2)
+    sent_to_each(totals, 1, 2)
+    totals.driver.run()
+    before = {row.partition: row for row in totals.database.positions()}
+    totals.driver.reset("earliest", group="rows", partition=4)
+    for row in totals.database.positions():
+        reset = row.partition % 2 == 0
+        assert row.epoch == before[row.partition].epoch + reset
+        assert row.position == (0 if row.partition == 4 else 2)
+    totals.driver.run()
+    found = sorted(row["account"] for row in totals.driver.rows(totals.ledger))
+    assert found == sorted([f"p{p}" for p in range(PARTITIONS)] * 2 + ["p4"] * 2)
+
+
 @pytest.mark.parametrize("refused_by", ["the row function", "the database"])
 def test_a_record_stops_only_its_partition(refused_by: str) -> None:
     """With one task for each partition, the others would continue, too."""

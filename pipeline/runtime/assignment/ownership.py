@@ -50,10 +50,13 @@ class Ownership:
     ) -> None:
         self._cluster_ids: dict[TaskId, str] = {}
         self._databases: dict[TaskId, str] = {}
+        self._tasks: dict[TaskId, int] = {}  # of the groups of sink tasks with several partitions
         for plan in plans:
             self._cluster_ids.update(dict.fromkeys(plan.tasks, plan.identity.cluster_id))
             if plan.group.sinks:
                 self._databases.update(dict.fromkeys(plan.tasks, plan.group.sinks[0].sink.database))
+                if plan.task_count < plan.partitions:
+                    self._tasks.update(dict.fromkeys(plan.tasks, plan.task_count))
         self._environment = environment
         self._settings = settings
         self.me = Member(
@@ -257,7 +260,10 @@ class Ownership:
 
     def _mine(self, task: TaskId, seq: int, *, released: bool = False, problem: str = "") -> Owner:
         database = self._databases.get(task, "")
-        return Owner(seq, self.me.worker, self.me.process, released, problem[:MAX_PROBLEM], database)
+        tasks = self._tasks.get(task, 0)
+        return Owner(
+            seq, self.me.worker, self.me.process, released, problem[:MAX_PROBLEM], database, tasks=tasks
+        )
 
     def _note_rest(
         self,

@@ -300,15 +300,24 @@ def _sink_tasks(roster: Roster) -> set[TaskId]:
 
 
 def _of_sinks(roster: Roster, cluster: Cluster) -> dict[TaskId, _Last]:
-    """The sink tasks that have had an owner."""
-    owned = {task: roster.owners[task] for task in sorted(_sink_tasks(roster))}
+    """The sink tasks that have had an owner. A group may have had other tasks before: those are left out."""
+    noted = {task: roster.owners[task] for task in sorted(_sink_tasks(roster))}
+    owned = {
+        task: owner
+        for task, owner in noted.items()
+        if not any(
+            other.group_id == task.group_id and newer.seq > owner.seq and newer.reads(other, task.number)
+            for other, newer in noted.items()
+        )
+    }
     mirrors = {group: cluster.committed(group.consumer_group) for group in {task.group_id for task in owned}}
     return {
         task: _Last(
             owner.seq,
             owner.worker,
-            {at: p for at, p in mirrors[task.group_id].items() if at.partition == task.number},
+            read := {at: p for at, p in mirrors[task.group_id].items() if owner.reads(task, at.partition)},
             0,
+            sorted({task.number, *(at.partition for at in read)}),
             database=owner.database,
         )
         for task, owner in owned.items()

@@ -203,6 +203,20 @@ class Scene:
         worker = self.settings.worker
         return worker.membership_interval_s / 2 + worker.join_delay_s
 
+    def after_kill(
+        self, victim: WorkerTarget, tasks: Sequence[TaskId], restart_s: float
+    ) -> tuple[str, float]:
+        """What ends the pause of the tasks of a killed worker, and after how many predicted seconds.
+
+        The other workers take over, unless the restart is faster: `restart_s`, with the restores that it needs.
+        """
+        restarted = "it is restarted", restart_s
+        others = len(self.sample.status.workers) - 1
+        if others < 1:
+            return restarted
+        taken_s = self.detect_death_s(victim) + self.restore_s(tasks, workers=others)
+        return min(restarted, ("the other workers take over", taken_s), key=lambda each: each[1])
+
     def start_s(self, worker: str) -> float:
         """The predicted seconds of the start of a worker's process, until it asks for tasks."""
         return self._speed(worker).start_s

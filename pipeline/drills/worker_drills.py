@@ -6,13 +6,13 @@ For fill-disk, the state directory must be on a file system of its own.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.core.journal_format import EntryKind
-from pipeline.core.names import TaskId
 from pipeline.core.suggestions import counted
 from pipeline.drills.containers import ContainerWorker, move_in_volume
 from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, WorkerTarget
@@ -93,7 +93,10 @@ class KillWorker(Drill):
     def plan(self, scene: Scene) -> Plan:
         victim = scene.victim()
         tasks = scene.tasks_of(victim.worker)
-        who, predicted_s = self._expected(scene, victim, tasks)
+        restart_s = scene.start_s(victim.worker) + scene.reopen_s(victim.worker)
+        if not self._alone(scene, victim):
+            restart_s = math.inf  # it is started again only when the others have its tasks
+        who, predicted_s = scene.after_kill(victim, tasks, restart_s)
         return Plan(
             f"worker {victim.worker}, {victim.process.label}",
             [f"SIGKILL to {victim.process.label}"],
@@ -115,17 +118,6 @@ class KillWorker(Drill):
             run.act(f"start worker {victim.worker}", fault=False)
             restart.undo(run.clock)
         run.wait_until_committed(plan.tasks, acquired=True)
-
-    @staticmethod
-    def _expected(scene: Scene, victim: WorkerTarget, tasks: Sequence[TaskId]) -> tuple[str, float]:
-        """What ends the pause of the tasks, and after how many seconds: a restart or a take-over, if both can."""
-        restarted = "it is restarted", scene.start_s(victim.worker) + scene.reopen_s(victim.worker)
-        others = len(scene.sample.status.workers) - 1
-        if others < 1:
-            return restarted
-        taken_s = scene.detect_death_s(victim) + scene.restore_s(tasks, workers=others)
-        taken = "the other workers take over", taken_s
-        return min(restarted, taken, key=lambda each: each[1]) if victim.supervised else taken
 
     @staticmethod
     def _alone(scene: Scene, victim: WorkerTarget) -> bool:
@@ -174,6 +166,8 @@ class LoseDisk(Drill):
     def plan(self, scene: Scene) -> Plan:
         victim = scene.victim()
         tasks = scene.tasks_of(victim.worker)
+        restart_s = scene.start_s(victim.worker) + scene.restore_s(tasks, worker=victim.worker)
+        who, predicted_s = scene.after_kill(victim, tasks, restart_s)
         return Plan(
             f"worker {victim.worker}, {victim.process.label}, {victim.place}",
             [
@@ -181,9 +175,9 @@ class LoseDisk(Drill):
                 f"move {victim.place} away",
                 f"start worker {victim.worker} with an empty state directory",
             ],
-            f"{counted(len(tasks), 'task')} will be restored on an empty disk",
+            f"{counted(len(tasks), 'task')} will stop until {who}",
             tasks,
-            scene.start_s(victim.worker) + scene.restore_s(tasks, worker=victim.worker),
+            predicted_s,
         )
 
     def perform(self, run: Run, plan: Plan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 from pipeline import App, Context, Event, Sqlite
 from pipeline.app import declared_app
 from pipeline.core.names import TaskChoice, TaskId
+from pipeline.core.recovery_time import DEFAULT_SPEED
 from pipeline.drills.catalog import DRILLS, find_drill, read_suite
 from pipeline.drills.drill import Drill, Options, RefusedDrillError, Scene
 from pipeline.drills.intent import IntentFile
@@ -367,3 +369,24 @@ def test_a_plan_predicts_a_start_where_the_worker_returns(fleet: Fleet, tmp_path
     assert predicted_s("scale-in") < 5
     assert predicted_s("kill-worker") > 10
     assert predicted_s("freeze-worker") > 10
+
+
+@pytest.mark.parametrize(("start_s", "who"), [(0.1, "it is restarted"), (9.0, "the other workers take over")])
+def test_the_faster_of_a_restart_and_a_take_over_is_predicted(
+    fleet: Fleet, tmp_path: Path, start_s: float, who: str
+) -> None:
+    """Workers that watch each other take over before a slow restart, also where the disk is lost."""
+    scene = scene_of(fleet, settings_of(tmp_path), supervised=True)
+    status = scene.sample.status
+    scene.sample = replace(
+        scene.sample,
+        status=replace(
+            status,
+            workers=[replace(each, watched=True) for each in status.workers],
+            speeds={each.worker: DEFAULT_SPEED._replace(start_s=start_s) for each in status.workers},
+        ),
+    )
+    for drill in ("kill-worker", "lose-disk"):
+        plan = find_drill(drill).plan(scene)
+        assert plan.effect.endswith(f"will stop until {who}")
+        assert plan.predicted_s == pytest.approx(1, abs=0.9)

@@ -70,6 +70,11 @@ def properties(
     """The text of `server.properties`. `more`: additional settings; listeners are added to those of this module."""
     replicas = min(3, len(state.nodes))
     in_sync = 2 if replicas == 3 else 1
+    # A killed node can rejoin a cluster only after its last session has ended: 9 s by default. A much shorter time-out
+    # would fence brokers whenever this machine is busy. The only node has no other to take over. If its session ended,
+    # after a stall of its process, its partitions would have no leader for a moment, and its coordinator would skip
+    # markers of committed transactions.
+    session_ms = 5_000 if replicas == 3 else 24 * 3_600_000
     settings = _controller(state, node, log_dir) | {
         "process.roles": "broker,controller",
         "listeners": f"CLIENT://{HOST}:{node.port},CONTROLLER://{HOST}:{node.controller_port}",
@@ -90,9 +95,7 @@ def properties(
         "share.coordinator.state.topic.replication.factor": replicas,
         "share.coordinator.state.topic.min.isr": in_sync,
         "share.coordinator.state.topic.num.partitions": 5,
-        # A killed node can rejoin a cluster only after its last session has ended: 9 s by default. A much
-        # shorter time-out would fence brokers whenever this machine is busy.
-        "broker.session.timeout.ms": 5_000,
+        "broker.session.timeout.ms": session_ms,
         "broker.heartbeat.interval.ms": 500,
         "group.initial.rebalance.delay.ms": 0,
         # The default of 128 MB is allocated at the start, a quarter of this heap.

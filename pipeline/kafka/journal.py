@@ -44,7 +44,7 @@ class KafkaJournalReader:
         self._lock = threading.Lock()
         self._idle: list[tuple[Consumer, set[str]]] = []  # each with the topics that it has read before
         self._closed = False
-        self._known: set[str] = set()
+        self._known: set[str] = set()  # topics whose leaders are in the client's cache
 
     def bounds(self, journal: TopicPartition) -> JournalBounds:
         """The bounds. The stable end is requested before the end, so that it is never above it."""
@@ -163,6 +163,10 @@ class KafkaJournalReader:
                 answer: Any = future.result(timeout=_REQUEST_TIMEOUT_S + 5)
             except TimeoutError as error:
                 raise UnreachableError(f"{where}: no answer", hint=NO_ANSWER) from error
+            except KafkaException:
+                # The client would ask with the same leader and leader epoch for up to 5 minutes.
+                self._known.discard(partition.topic)
+                raise
             if answer.offset == OFFSET_INVALID:
                 # The client reports a broker that did not answer in time like this. It must not be taken for an
                 # end: the journal would look empty.

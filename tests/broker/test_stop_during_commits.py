@@ -1,15 +1,21 @@
-"""A stop of the local broker while clients commit: no acknowledged commit may be lost (KAFKA-20734)."""
+"""A stop or a stall of the local broker while clients commit: no acknowledged commit may be lost (KAFKA-20734)."""
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 
 from pipeline.broker import LocalKafka
+from pipeline.broker.launch import LOG
+from pipeline.broker.state import node_dir
 from pipeline.config import KafkaSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
@@ -60,8 +66,27 @@ class _Committer(threading.Thread):
         producer.abort_transaction(_ANSWER_S)
 
 
-def _lost(directory: Path, topic: str, settings: Mapping[str, str]) -> set[str]:
-    """The confirmed commits that a reader does not find after a stop and a start of the broker."""
+def _restart(kafka: LocalKafka) -> None:
+    kafka.stop()
+    kafka.start()
+
+
+def _stall(kafka: LocalKafka, times: int, seconds: float) -> None:
+    """The process stands still for longer than its session with the controller."""
+    pid = kafka.status().nodes[0].pid
+    for _ in range(times):
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        time.sleep(1.0)  # commits between two stalls
+
+
+def _lost(
+    directory: Path, topic: str, settings: Mapping[str, str], disturb: Callable[[LocalKafka], None] = _restart
+) -> set[str]:
+    """The confirmed commits that a reader does not find after `disturb` has met the broker."""
     with LocalKafka(directory, settings=settings) as kafka:
         servers = kafka.bootstrap_servers
         cluster = KafkaCluster(KafkaSettings(servers))
@@ -75,10 +100,9 @@ def _lost(directory: Path, topic: str, settings: Mapping[str, str]) -> set[str]:
             lambda: "too few commits",
             300.0,
         )
-        kafka.stop()  # they commit until it does not answer
+        disturb(kafka)  # they commit until it does not answer
         for committer in committers:
-            committer.stopping.set()  # the commit that is in progress may be completed after the start
-        kafka.start()
+            committer.stopping.set()  # the commit that is in progress may be completed now
         for committer in committers:
             committer.join(3 * _ANSWER_S)
             assert not committer.is_alive()
@@ -86,6 +110,11 @@ def _lost(directory: Path, topic: str, settings: Mapping[str, str]) -> set[str]:
             committer.abort_once()
         confirmed = {value for committer in committers for value in committer.confirmed}
         return confirmed - _read(servers, topic)
+
+
+def _skipped(directory: Path) -> int:
+    """How often the coordinator has skipped the markers of a transaction, as the broker's log says."""
+    return (node_dir(directory, 1) / LOG).read_text().count("Couldn't find leader endpoint")
 
 
 def _read(servers: str, topic: str) -> set[str]:
@@ -122,3 +151,17 @@ def test_a_controlled_shutdown_during_commits_loses_some(tmp_path: Path, unique_
     """The reason why it is switched off. If this fails, Kafka has corrected it, and the setting can go."""
     settings = {"controlled.shutdown.enable": "true"}
     assert any(_lost(tmp_path / str(n), unique_name, settings) for n in range(5))
+
+
+def test_a_stall_during_commits_skips_no_marker(tmp_path: Path, unique_name: str) -> None:
+    """A machine that is busy or asleep stalls the broker, and its controller must not take the leaders away."""
+    stalls = partial(_stall, times=2, seconds=6.0)
+    assert _lost(tmp_path, unique_name, {}, stalls) == set()
+    assert _skipped(tmp_path) == 0
+
+
+def test_a_stall_that_ends_the_session_skips_some(tmp_path: Path, unique_name: str) -> None:
+    """The reason for the long session. If this fails, Kafka has corrected it, and the setting can go."""
+    settings = {"broker.session.timeout.ms": "1000"}
+    _lost(tmp_path, unique_name, settings, partial(_stall, times=25, seconds=1.6))
+    assert _skipped(tmp_path) > 0

@@ -18,13 +18,16 @@ from pipeline.cli.options import (
     quiet_kafka_settings,
 )
 from pipeline.cli.rendering import Cell, Column, print_table
-from pipeline.core.journal_format import JournalEntry
+from pipeline.core.entry_body import entry_partitions, reset_partitions
+from pipeline.core.inputs import TaskInputs
+from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import GroupId, TaskId, check_name, checkpoint_prefix
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ops.apps import forget_group, traces_of
-from pipeline.ports import task_fields
+from pipeline.ops.history.record_commits import inputs_in
+from pipeline.ports import JournalReader, task_fields
 from pipeline.runtime.commit.journal_reader import last_entries
 
 __all__ = ["journal_app"]
@@ -65,7 +68,7 @@ def show(
     rows: list[dict[str, Any]] = []
     try:
         for found in tasks:
-            rows += _entries(reader, found, last)
+            rows += _entries(reader, found, inputs_in(found, cluster), last)
     finally:
         reader.close()
         cluster.close()
@@ -120,33 +123,39 @@ _COLUMNS = (
 
 
 def _cells(row: dict[str, Any], group: GroupId) -> list[Cell]:
-    positions = dict(row["positions"])
-    replays = positions.pop(group.replays_topic, 0)
-    if replays:
-        positions["replays"] = replays
-    shown = ", ".join(f"{name} {position:,}" for name, position in positions.items())
-    task = f"{row['group']}/{row['task']}"
+    # The name of the replays topic is long, and it rarely has records.
+    shown = ", ".join(
+        f"{name.replace(group.replays_topic, 'replays')} {position:,}"
+        for name, position in row["positions"].items()
+        if position or not name.startswith(group.replays_topic)
+    )
+    task, kind = f"{row['group']}/{row['task']}", row["kind"]
+    if row["reset_partitions"] is not None:
+        kind = f"reset of partition {', '.join(map(str, row['reset_partitions']))}"
     return [
-        *(task, row["seq"], row["offset"], row["kind"], row["owner"], row["writes"], shown or None),
+        *(task, row["seq"], row["offset"], kind, row["owner"], row["writes"], shown or None),
         row["chain"],
     ]
 
 
-def _entries(reader: KafkaJournalReader, task: TaskId, last: int) -> list[dict[str, Any]]:
+def _entries(reader: JournalReader, task: TaskId, inputs: TaskInputs, last: int) -> list[dict[str, Any]]:
     bounds = reader.bounds(task.journal)
     count = last or max(1, bounds.stable_end)
-    return [_row(task, entry) for entry in last_entries(task.journal, reader, bounds, count, deltas=True)]
+    entries = last_entries(task.journal, reader, bounds, count, deltas=True)
+    return [_row(task, inputs, entry) for entry in entries]
 
 
-def _row(task: TaskId, entry: JournalEntry) -> dict[str, Any]:
+def _row(task: TaskId, inputs: TaskInputs, entry: JournalEntry) -> dict[str, Any]:
     body = entry.entry
+    reset = reset_partitions(body) if body.kind is EntryKind.RESET else None
     return {
-        **task_fields(task),
+        **task_fields(task, entry_partitions(body, inputs)),
         "seq": body.seq,
         "offset": entry.offset,
         "kind": body.kind.name.lower(),
         "owner": body.owner,
-        "positions": body.positions,
+        "positions": inputs.shown(body.positions),
+        "reset_partitions": list(reset) if reset is not None else None,
         "writes": len(body.delta),
         "timestamp_ms": body.wall_ms,
         "nonce": body.nonce.hex(),

@@ -277,5 +277,5 @@ def no_task(group_id: GroupId, chosen: TaskChoice, tasks: int) -> InputError:
     """The error for a task that a group does not have. `tasks`: how many it has."""
     return InputError(
         f"group {group_id.app}/{group_id.group} has no task {chosen}",
-        hint=f"its tasks are 0 to {tasks - 1}, one for each partition of its inputs",
+        hint=f"its tasks are 0 to {tasks - 1}; partition P of its inputs belongs to task P mod {tasks}",
     )

@@ -34,6 +34,15 @@ def reset(
     target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app, as in flights.app:app.")],
     group: Annotated[str | None, typer.Option(help="Only this handler group. Default: all.")] = None,
     task: TaskOption = None,
+    partition: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Only this partition of the inputs. The other partitions of its task keep their rows and positions.",
+            show_default=False,
+            min=0,
+        ),
+    ] = None,
     start: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,6 +62,8 @@ def reset(
     The outputs of these records are produced again. Workers may run meanwhile: each task is fenced first, and its
     worker continues from the new position within seconds.
     """
+    if task is not None and partition is not None:
+        raise typer.BadParameter("cannot be combined with --task", param_hint="--partition")
     app = find_app(target)
     settings = load_settings({"bootstrap_servers": kafka})
     environment = build_environment(app, settings, wait=CommandWait(settings.kafka))
@@ -64,17 +75,18 @@ def reset(
             task.number if task is not None else None,
             chosen,
             environment,
+            partition,
         )
     )
     if json:
         for planned in resets:
             print_json(_document(planned, dry_run=dry_run))
     else:
-        print_table(_COLUMNS, _rows(resets))
+        _print_plan(resets)
     print_message(_consequences(resets))
     if dry_run:
         return
-    confirm(f"Reset {counted(len(resets), 'task')}?", yes=yes)
+    confirm(f"Reset {_named(resets)}?", yes=yes)
     owner = f"reset by {with_worker_id(settings.worker).worker_id}"
     for done, planned in enumerate(resets):
         try:
@@ -85,21 +97,39 @@ def reset(
                 hint=error.hint or "run the command again for the other tasks, with --group and --task",
             ) from error
         what = f"epoch {seq}" if planned.plan.group.sinks else f"journal entry {seq}"
-        print_message(f"task {planned.task} is reset ({what})")
+        which = f"partition {planned.partition} of " if planned.partition is not None else ""
+        print_message(f"{which}task {planned.task} is reset ({what})")
 
 
 def _groups(app: DeclaredApp, name: str | None) -> list[DeclaredGroup]:
     return list(app.groups) if name is None else [find_group(app, app.groups, name)]
 
 
+def _named(resets: Sequence[TaskReset]) -> str:
+    partitions = [planned.partition for planned in resets if planned.partition is not None]
+    if not partitions:
+        return counted(len(resets), "task")
+    return f"partition {partitions[0]} of {counted(len(resets), 'task')}"
+
+
 _COLUMNS = (
     Column("task"),
     Column("topic"),
+    Column("partition", number=True),
     Column("position", number=True),
     Column("new position", number=True),
     Column("reprocessed", number=True),
     Column("skipped", number=True),
 )
+
+
+def _print_plan(resets: Sequence[TaskReset]) -> None:
+    """Print a table. If each task has one partition, its number is that of the task, and is left out."""
+    if any(planned.plan.task_count < planned.plan.partitions for planned in resets):
+        print_table(_COLUMNS, _rows(resets))
+    else:
+        columns = [column for column in _COLUMNS if column.title != "partition"]
+        print_table(columns, ([*row[:2], *row[3:]] for row in _rows(resets)))
 
 
 def _rows(resets: Sequence[TaskReset]) -> Iterator[list[Cell]]:
@@ -110,7 +140,7 @@ def _rows(resets: Sequence[TaskReset]) -> Iterator[list[Cell]]:
         for place in moved or still[:1]:
             yield [
                 f"{planned.task.group}/{planned.task.number}",
-                *(place.topic, place.position, place.start, place.again, place.skipped),
+                *(place.topic, place.partition, place.position, place.start, place.again, place.skipped),
             ]
 
 
@@ -123,6 +153,7 @@ def _document(planned: TaskReset, *, dry_run: bool) -> dict[str, object]:
     inputs = [
         {
             "topic": i.topic,
+            "partition": i.partition,
             "position": i.position,
             "new_position": i.start,
             "reprocessed": i.again,
@@ -131,7 +162,7 @@ def _document(planned: TaskReset, *, dry_run: bool) -> dict[str, object]:
         for i in planned.inputs
     ]
     return {
-        **task_fields(planned.task),
+        **task_fields(planned.task, planned.partitions),
         "seq": planned.seq,
         "inputs": inputs,
         "outputs": list(planned.outputs),
@@ -146,9 +177,9 @@ def _consequences(resets: Sequence[TaskReset]) -> str:
     again = sum(place.again for r in handled for place in r.inputs)
     lines = []
     if handled:
-        lines = [
-            f"deleted: all rows of {', '.join(tables)}" if tables else "deleted: nothing, there are no tables"
-        ]
+        only = [f" in partition {r.partition}" for r in handled if r.partition is not None]
+        rows = f"all rows of {', '.join(tables)}{only[0] if only else ''}"
+        lines = [f"deleted: {rows}" if tables else "deleted: nothing, there are no tables"]
     if again:
         lines.append(f"produced again: the outputs for the reprocessed records, to {', '.join(outputs)}")
     if new := sorted({place.topic for r in resets for place in r.inputs if _is_new(place)}):

@@ -143,6 +143,11 @@ class TaskReset:
     outputs: tuple[str, ...]
     partition: int | None = None
 
+    @property
+    def partitions(self) -> list[int]:
+        """The partitions that are reset."""
+        return [self.partition] if self.partition is not None else self.plan.numbers_of(self.task.number)
+
 
 def plan_reset(
     app: DeclaredApp,
@@ -179,9 +184,7 @@ def plan_reset(
 
 def _chosen_task(plan: GroupPlan, number: int | None, partition: int | None) -> int | None:
     """The number of the only task to reset; None for all. Raises InputError."""
-    if partition is not None and plan.task_count == plan.partitions:
-        number = partition
-    elif partition is not None:
+    if partition is not None:
         if not 0 <= partition < plan.partitions:
             raise InputError(
                 f"the inputs of group {plan.id.app}/{plan.id.group} have no partition {partition}",
@@ -189,7 +192,11 @@ def _chosen_task(plan: GroupPlan, number: int | None, partition: int | None) -> 
             )
         return plan.task_of(partition)
     if number is not None and not 0 <= number < plan.task_count:
-        each = ", one for each partition of its inputs" if plan.task_count == plan.partitions else ""
+        each = (
+            f". For partition {number} of its inputs: --partition {number}"
+            if number < plan.partitions
+            else ""
+        )
         raise InputError(
             f"group {plan.id.app}/{plan.id.group} has no task {number}",
             hint=f"its tasks are 0 to {plan.task_count - 1}{each}",

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.journal import _cells, _entries
 from pipeline.cli.lookup import app_named
 from pipeline.errors import ConfigError
+from pipeline.ops.history.record_commits import inputs_in
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
+from tests.support.runtime.several import Several
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +42,36 @@ def test_what_can_be_neither_is_refused() -> None:
     """A slash would make the name of another topic."""
     with pytest.raises(ConfigError, match="flight/delays"):
         app_named("flight/delays")
+
+
+def _shown(several: Several, number: int) -> list[dict[str, object]]:
+    reader, task = MemoryJournalReader(several.driver.broker), several.task(number)
+    return _entries(reader, task, inputs_in(task, MemoryCluster(several.driver.broker)), 0)
+
+
+def test_positions_are_shown_by_partition_where_a_task_has_several() -> None:
+    """`numbers/1` is the name of an input inside a journal, and looks like partition 1."""
+    several = Several.begun()
+    rows = _shown(several, 1)
+    assert [row["partitions"] for row in rows] == [[1, 3, 5]] * len(rows)
+    assert rows[-1]["positions"] == {
+        f"{topic}[{p}]": at for topic, at in [("numbers", 1), ("several.main.replays", 0)] for p in (1, 3, 5)
+    }
+    assert _cells(rows[-1], several.task(1).group_id)[6] == "numbers[1] 1, numbers[3] 1, numbers[5] 1"
+
+
+def test_positions_are_shown_by_topic_where_a_task_has_one_partition() -> None:
+    """The form of earlier releases, which scripts read."""
+    several = Several.begun(tasks=None)
+    row = _shown(several, 4)[-1]
+    assert (row["partitions"], row["positions"]) == ([4], {"numbers": 1, "several.main.replays": 0})
+    assert _cells(row, several.task(4).group_id)[6] == "numbers 1"
+
+
+def test_a_reset_of_one_partition_says_which() -> None:
+    """Otherwise the entry looks as if all rows of the task were deleted."""
+    several = Several.begun()
+    several.driver.reset("earliest", partition=4)
+    row = _shown(several, 0)[-1]
+    assert (row["kind"], row["reset_partitions"]) == ("reset", [4])
+    assert _cells(row, several.task(0).group_id)[3] == "reset of partition 4"

@@ -225,14 +225,14 @@ def test_a_place_that_is_none_is_refused_before_anything_is_fenced(start: str, t
     assert app.driver.table(app.counts) == {"a": 2}
 
 
-def test_a_task_that_does_not_exist_is_refused_with_those_that_do() -> None:
+def test_a_partition_that_does_not_exist_is_refused_with_those_that_do() -> None:
     """A typing error must not end without the next step."""
     app = Counting()
     app.send("a")
     app.driver.run()
-    with pytest.raises(InputError, match="has no task 9") as caught:
+    with pytest.raises(InputError, match="have no partition 9") as caught:
         app.driver.reset(partition=9)
-    assert "its tasks are 0 to 1" in (caught.value.hint or "")
+    assert "their partitions are 0 to 1" in (caught.value.hint or "")
 
 
 def test_a_group_without_a_journal_cannot_be_reset() -> None:

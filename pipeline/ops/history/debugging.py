@@ -159,7 +159,7 @@ def prepare(
             hint=f"its inputs: {', '.join(plan.identity.inputs)}",
         )
     place = TopicPartition(topic, task.number if partition is None else partition)
-    name = inputs_in(task, environment).name(place)
+    name = inputs_in(task, environment.cluster).name(place)
     commit = find_commit(task, name, offset, environment)
     records = records_of(task, commit, name, offset, environment)
     return Prepared(task, topic, offset, plan, senders, commit, records)

@@ -18,7 +18,7 @@ from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import InputError, StaleReadError
 from pipeline.ops.history.past_states import journal_end, with_reader
 from pipeline.ops.reading import committed_records
-from pipeline.ports import JournalReader, Record
+from pipeline.ports import Cluster, JournalReader, Record
 from pipeline.runtime.commit.journal_reader import read_entries, without_delta
 from pipeline.runtime.environment import Environment
 
@@ -59,7 +59,7 @@ def find_commit(task: TaskId, name: str, offset: int, environment: Environment) 
         UnreachableError: Kafka does not answer.
         RetriableError: The journal was truncated, or read from a stale leader, at each of several attempts.
     """
-    inputs = inputs_in(task, environment)
+    inputs = inputs_in(task, environment.cluster)
     return with_reader(environment, lambda reader: _find(task, inputs.place(name), name, offset, reader))
 
 
@@ -151,7 +151,7 @@ def records_of(
         InputError: The topics no longer have all of them, or there is no committed record at `offset`.
         UnreachableError: Kafka does not answer.
     """
-    inputs = inputs_in(task, environment)
+    inputs = inputs_in(task, environment.cluster)
     of_record = inputs.place(name)
     read = {inputs.place(each): offsets for each, offsets in commit.inputs.items()}
     by_topic = {
@@ -171,10 +171,10 @@ def records_of(
     return CommitRecords(ordered[:place], ordered[place], ordered[place + 1 :], len(by_topic) == 1)
 
 
-def inputs_in(task: TaskId, environment: Environment) -> TaskInputs:
+def inputs_in(task: TaskId, cluster: Cluster) -> TaskInputs:
     """The names of a task's inputs. Raises UnreachableError."""
     topic = task.journal.topic
-    journal = environment.cluster.describe([topic]).get(topic)
+    journal = cluster.describe([topic]).get(topic)
     return TaskInputs(task.number, journal.partitions if journal is not None else 0)
 
 

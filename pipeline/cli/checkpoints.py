@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.config import load_settings
+from pipeline.core.entry_body import entry_partitions
 from pipeline.core.names import GroupId, TaskChoice
 from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError
@@ -30,7 +32,9 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.object_store.checkpoint_store import open_checkpoint_store
 from pipeline.ops.checkpoints import Holding, Inventory, inventory_of, prune, store_time_ms, verify
+from pipeline.ops.history.record_commits import inputs_in
 from pipeline.ports import CheckpointStore, task_fields
+from pipeline.runtime.commit.journal_reader import last_entry
 
 __all__ = ["checkpoints_app"]
 
@@ -103,7 +107,12 @@ def prune_(
         if json:
             names = [found.prefix + name for name in found.prunable]
             print_json(
-                {**task_fields(found.task), "deleted": names, "deleted_bytes": sizes, "dry_run": dry_run}
+                {
+                    **task_fields(found.task, found.partitions),
+                    "deleted": names,
+                    "deleted_bytes": sizes,
+                    "dry_run": dry_run,
+                }
             )
         for name in () if json else found.prunable:
             typer.echo(found.prefix + name)
@@ -155,7 +164,9 @@ def _inventories(
             found = inventory_of(
                 task, cluster_id, reader, store, now_ms, grace_s or 0.0, to_delete=grace_s is not None
             )
-            yield found
+            last = last_entry(task.journal, reader)
+            inputs = inputs_in(task, cluster)
+            yield replace(found, partitions=entry_partitions(last.entry, inputs) if last is not None else ())
 
 
 def _show(inventories: Sequence[Inventory], *, json: bool) -> None:
@@ -212,7 +223,7 @@ def _task_name(found: Inventory) -> str:
 
 def _document(found: Inventory) -> dict[str, Any]:
     return {
-        **task_fields(found.task),
+        **task_fields(found.task, found.partitions),
         "prefix": found.prefix,
         "journal_start": found.journal_start,
         "journal_end": found.journal_end,

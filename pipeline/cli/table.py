@@ -216,12 +216,16 @@ def _print(
         if json:
             print_json({**place, "key": row_key, "value": value})
         else:
-            shown.append([place["task"], str(row_key), json_text(value)])
+            shown.append([place["task"], place["partition"], str(row_key), json_text(value)])
     if count == 0 and missing is not None:
         raise missing
     if json:
         return
-    print_table((Column("task", number=True), Column("key"), Column("value")), shown)
+    columns = [Column("task", number=True), Column("partition", number=True), Column("key"), Column("value")]
+    if all(task == partition for task, partition, *_ in shown):  # each task has one partition
+        columns.pop(1)
+        shown = [[row[0], *row[2:]] for row in shown]
+    print_table(columns, shown)
     if limit and count > limit:
         print_message(f"only the first {counted(limit, 'row')} are shown. Show all: --max 0")
     if count == 0:
@@ -262,5 +266,5 @@ def _rows(
     for number, stores in places.items():
         task = TaskId(*group, number)
         with closing(stores.open_read_only(task)) as store:
-            for row_key, value in rows_of(definition, store, task, key):
-                yield {"task": number}, row_key, value
+            for partition, row_key, value in rows_of(definition, store, task, key):
+                yield {"task": number, "partition": partition}, row_key, value

@@ -15,13 +15,13 @@ from pipeline.cli.lookup import journaled_tasks
 from pipeline.cli.options import print_json, print_message
 from pipeline.cli.past import PastPlace, moment_of, reach_of, restored, say_origin
 from pipeline.cli.rendering import Cell, Column, print_table
-from pipeline.core.entry_body import row_prefixes
+from pipeline.core.entry_body import identity_partitions, row_prefixes
 from pipeline.core.names import GroupId, TaskChoice, TaskId
 from pipeline.core.position import decode_position
 from pipeline.core.records import iso_time
 from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError, InputError
-from pipeline.ops.history.row_changes import RowChange, RowHistory, StoredValue, row_history
+from pipeline.ops.history.row_changes import RowChange, RowHistory, StoredValue, row_histories
 from pipeline.ports import task_fields
 from pipeline.runtime.restore.upgrade import decoder_of
 
@@ -63,8 +63,8 @@ def full_key_of(definition: DeclaredTable[Any, Any], key: str) -> bytes:
 
 def rows_of(
     definition: DeclaredTable[Any, Any], state: _State, task: TaskId, key: str | None
-) -> Iterator[tuple[Any, Any]]:
-    """The keys and values of a table in the state of a task, or the rows of `key`, partition by partition.
+) -> Iterator[tuple[int, Any, Any]]:
+    """Partition, key and value of each row of a table in the state of a task, or of the rows of `key`.
 
     Raises ConfigError if another schema wrote it.
     """
@@ -73,16 +73,17 @@ def rows_of(
         return
     identity = decode_position(data, f"task {task}").identity
     _check_schema(definition, identity.tables)
-    for begin in row_prefixes(identity, task.number):
+    partitions = identity_partitions(identity, task.number)
+    for partition, begin in zip(partitions, row_prefixes(identity, task.number), strict=True):
         prefix = begin + table_prefix(definition.name)
         if key is None:
-            for full_key, value in state.scan(prefix):
-                yield definition.key.decode(full_key[len(prefix) :]), definition.value.decode(value)
-            continue
-        wanted = begin + full_key_of(definition, key)
-        value_data = state.get(wanted)
-        if value_data is not None:
-            yield definition.key.decode(wanted[len(prefix) :]), definition.value.decode(value_data)
+            found = state.scan(prefix)
+        else:
+            wanted = begin + full_key_of(definition, key)
+            stored = state.get(wanted)
+            found = iter(() if stored is None else ((wanted, stored),))
+        for full_key, data in found:
+            yield partition, definition.key.decode(full_key[len(prefix) :]), definition.value.decode(data)
 
 
 def _check_schema(definition: DeclaredTable[Any, Any], stored: dict[str, str]) -> None:
@@ -122,8 +123,9 @@ def past_rows(
     for task in journaled_tasks(place.environment.cluster, group, chosen):
         with restored(task, moment, place.environment) as past:
             say_origin(task, past)
-            for row_key, value in rows_of(definition, past.store, task, key):
-                yield {"task": task.number, "seq": past.applied.seq}, row_key, value
+            for partition, row_key, value in rows_of(definition, past.store, task, key):
+                where = {"task": task.number, "partition": partition, "seq": past.applied.seq}
+                yield where, row_key, value
 
 
 def print_history(
@@ -145,7 +147,9 @@ def print_history(
     full_key = full_key_of(definition, key)
     tasks = journaled_tasks(place.environment.cluster, group, chosen)
     histories = [
-        row_history(task, definition.name, full_key, place.environment, limit or None) for task in tasks
+        found
+        for task in tasks
+        for found in row_histories(task, definition.name, full_key, place.environment, limit or None)
     ]
     if not any(found.changes for found in histories):
         raise InputError(
@@ -157,26 +161,35 @@ def print_history(
             for change in found.changes:
                 print_json(_document(definition, found, change, key))
     else:
-        print_table(_COLUMNS, (_cells(definition, found, c) for found in histories for c in found.changes))
+        several = any(len(found.partitions) > 1 for found in histories)
+        columns = [column for column in _COLUMNS if several or column.title != "partition"]
+        cells = (_cells(definition, found, c) for found in histories for c in found.changes)
+        print_table(columns, (row if several else [row[0], *row[2:]] for row in cells))
     for found in histories:
-        if not found.changes:
-            continue
-        left_out = found.total - len(found.changes)
-        if left_out:
-            print_message(
-                f"task {found.task.number}: {counted(left_out, 'older change')} not shown. Show all: --max 0"
-            )
-        if not found.complete and found.first is not None:
-            seq = found.first.entry.seq
-            print_message(
-                f"task {found.task.number}: older changes are not in the journal; {reach_of(found.first)}. The "
-                f"value then: pipeline table show {name} {key} --app {place.target} --task {found.task.number} "
-                f"--at {seq}"
-            )
+        _say_older(place, name, key, found)
+
+
+def _say_older(place: PastPlace, name: str, key: str, found: RowHistory) -> None:
+    """Print which older changes exist, or that they are no longer known."""
+    if not found.changes:
+        return
+    where = f"task {found.task.number}"
+    if len(found.partitions) > 1:
+        where += f", partition {found.partition}"
+    left_out = found.total - len(found.changes)
+    if left_out:
+        print_message(f"{where}: {counted(left_out, 'older change')} not shown. Show all: --max 0")
+    if not found.complete and found.first is not None:
+        seq = found.first.entry.seq
+        print_message(
+            f"{where}: older changes are not in the journal; {reach_of(found.first)}. The value then: "
+            f"pipeline table show {name} {key} --app {place.target} --task {found.task.number} --at {seq}"
+        )
 
 
 _COLUMNS = (
     Column("task", number=True),
+    Column("partition", number=True),
     Column("seq", number=True),
     Column("time"),
     Column("worker", shortens=True),
@@ -188,11 +201,11 @@ _COLUMNS = (
 
 def _cells(definition: DeclaredTable[Any, Any], found: RowHistory, change: RowChange) -> list[Cell]:
     entry = change.entry.entry
-    inputs = ", ".join(f"{topic} {a:,}-{b - 1:,}" for topic, (a, b) in change.inputs.items())
+    inputs = ", ".join(f"{topic} {a:,}-{b - 1:,}" for topic, (a, b) in found.moved(change).items())
     if change.before is None:
         inputs = "?"  # the entry with the positions before it is no longer in the journal
     return [
-        *(found.task.number, entry.seq, iso_time(entry.wall_ms), entry.owner),
+        *(found.task.number, found.partition, entry.seq, iso_time(entry.wall_ms), entry.owner),
         inputs or entry.kind.name.lower(),
         _text(definition, change.old),
         _text(definition, change.new),
@@ -211,7 +224,8 @@ def _document(
 ) -> dict[str, Any]:
     entry = change.entry.entry
     return {
-        **task_fields(found.task),
+        **task_fields(found.task, found.partitions),
+        "partition": found.partition,
         "key": key,
         "seq": entry.seq,
         "offset": change.entry.offset,
@@ -221,6 +235,6 @@ def _document(
         "old_known": change.old is not None,
         "old": readable_value(definition, change.old) if change.old is not None else None,
         "new": readable_value(definition, change.new),
-        "inputs": {topic: {"first": a, "last": b - 1} for topic, (a, b) in change.inputs.items()},
-        "positions": entry.positions,
+        "inputs": {topic: {"first": a, "last": b - 1} for topic, (a, b) in found.moved(change).items()},
+        "positions": found.inputs.shown(entry.positions),
     }

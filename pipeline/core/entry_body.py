@@ -18,7 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 from pipeline.core.dead_letter_count import LetterCount
-from pipeline.core.inputs import MAX_PARTITIONS, TaskInputs, packed, row_prefix, unpacked
+from pipeline.core.inputs import MAX_PARTITIONS, ROW_PREFIX_BYTES, TaskInputs, packed, row_prefix, unpacked
 from pipeline.errors import FatalTaskError, InvariantError
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "partitions_to_reset",
     "reset_partitions",
     "row_prefixes",
+    "split_row",
     "stored_identity",
     "stored_positions",
     "task_count",
@@ -195,6 +196,16 @@ def row_prefixes(identity: Identity, number: int) -> list[bytes]:
     if not identity.tasks:
         return [b""]
     return [row_prefix(partition) for partition in identity_partitions(identity, number)]
+
+
+def split_row(key: bytes, version: Format, number: int) -> tuple[int, bytes]:
+    """The partition of a row of task `number`, and its key of format 1.
+
+    The key alone does not show its format: the prefix of a table in format 1 may have any first byte but zero.
+    """
+    if version == 1:
+        return number, key
+    return int.from_bytes(key[1:ROW_PREFIX_BYTES], "big"), key[ROW_PREFIX_BYTES:]
 
 
 def encode_body(entry: Entry, version: Format) -> bytes:

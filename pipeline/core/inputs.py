@@ -22,12 +22,12 @@ from pipeline.errors import InvariantError
 
 __all__ = [
     "MAX_PARTITIONS",
+    "ROW_PREFIX_BYTES",
     "TaskInputs",
     "default_tasks",
     "input_names",
     "ordinal_of",
     "packed",
-    "row_partition",
     "row_prefix",
     "topic_of",
     "unpacked",
@@ -35,6 +35,7 @@ __all__ = [
 
 MAX_PARTITIONS = 65_536  # of a topic, in format 2
 DEFAULT_TASKS = 32
+ROW_PREFIX_BYTES = 3
 _ROWS = b"\x01"
 
 
@@ -48,11 +49,6 @@ def row_prefix(partition: int) -> bytes:
     if not 0 <= partition < MAX_PARTITIONS:
         raise InvariantError(f"partition {partition} has no rows: the highest is {MAX_PARTITIONS - 1}")
     return _ROWS + partition.to_bytes(2, "big")
-
-
-def row_partition(key: bytes) -> tuple[int, bytes] | None:
-    """The partition of a row and its key of format 1; None if the key is not one of format 2."""
-    return (int.from_bytes(key[1:3], "big"), key[3:]) if key[:1] == _ROWS and len(key) > 3 else None
 
 
 @lru_cache(maxsize=1024)
@@ -109,9 +105,11 @@ class TaskInputs(NamedTuple):
 
     def shown(self, positions: Mapping[str, int]) -> dict[str, int]:
         """Positions for people: by topic, or by partition where the task has several of a topic."""
-        if not any(map(ordinal_of, positions)):
-            return dict(positions)
-        return {str(place): position for place, position in self.places(positions).items()}
+        return {self.label(name, positions): position for name, position in positions.items()}
+
+    def label(self, name: str, names: Iterable[str]) -> str:
+        """An input for people, as in `shown`. `names`: those of all inputs of the task."""
+        return str(self.place(name)) if any(map(ordinal_of, names)) else name
 
     def all(self, topics: Mapping[str, int]) -> dict[str, TopicPartition]:
         """All inputs by name. `topics`: the number of partitions of each."""

@@ -1,7 +1,8 @@
 """Compares the rows of two states of a task: `different_rows`, and names what differs.
 
 Both states are scanned in the order of their keys, so the comparison needs no memory for them. A key begins with the
-prefix of its table; the prefix of the ids that drop duplicates begins with a zero byte.
+prefix of its table; the prefix of the ids that drop duplicates begins with a zero byte. The states may have different
+formats: a row is compared by its partition and its key of format 1.
 """
 
 from __future__ import annotations
@@ -10,33 +11,49 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from pipeline.api.table import table_prefix
+from pipeline.core.entry_body import Format, split_row
 
-__all__ = ["RowDifference", "different_rows", "readable", "table_of"]
+__all__ = ["Row", "RowDifference", "RowKey", "different_rows", "readable", "rows_of", "table_of"]
 
 _PREFIX_BYTES = 4
 _SHOWN_BYTES = 120
 
-Row = tuple[bytes, bytes]
+
+class RowKey(NamedTuple):
+    """Where a row is: its partition, and its key of format 1."""
+
+    partition: int
+    key: bytes
+
+
+Row = tuple[RowKey, bytes]
 
 
 class RowDifference(NamedTuple):
     """A row that two states do not share. `live`, `replayed`: the value; None if the state has no such row."""
 
-    key: bytes
+    place: RowKey
     live: bytes | None
     replayed: bytes | None
 
-    def describe(self, tables: Iterable[str]) -> str:
-        """Table, key and both values, in words."""
-        table, key = table_of(self.key, tables), readable(self.key[_PREFIX_BYTES:])
+    def describe(self, tables: Iterable[str], *, several: bool = False) -> str:
+        """Table, key and both values, in words. `several`: name the partition, because the task has several."""
+        full_key = self.place.key
+        table, key = table_of(full_key, tables), readable(full_key[_PREFIX_BYTES:])
         live, replayed = (
             "no row" if value is None else readable(value) for value in (self.live, self.replayed)
         )
-        return f"table {table}, key {key}: live {live}, replayed {replayed}"
+        where = f", partition {self.place.partition}" if several else ""
+        return f"table {table}{where}, key {key}: live {live}, replayed {replayed}"
+
+
+def rows_of(scanned: Iterable[tuple[bytes, bytes]], version: Format, number: int) -> Iterator[Row]:
+    """The rows of a state of task `number`, in the order of their places. `scanned`: in the order of their keys."""
+    return ((RowKey(*split_row(key, version, number)), value) for key, value in scanned)
 
 
 def different_rows(live: Iterable[Row], replayed: Iterable[Row]) -> Iterator[RowDifference]:
-    """The rows that differ, in the order of their keys. Both states yield their rows in this order."""
+    """The rows that differ, in the order of their places. Both states yield their rows in this order."""
     ours, theirs = iter(live), iter(replayed)
     mine, other = next(ours, None), next(theirs, None)
     while mine is not None or other is not None:

@@ -18,18 +18,22 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.core.names import TopicPartition
+from pipeline.core.entry_body import format_of
+from pipeline.core.inputs import topic_of
+from pipeline.core.journal_format import Identity
+from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.position import decode_position
 from pipeline.drills.drill import Run
 from pipeline.drills.observation import short
 from pipeline.drills.report import Effect
-from pipeline.drills.row_differences import RowDifference, different_rows, table_of
+from pipeline.drills.row_differences import Row, RowDifference, different_rows, rows_of, table_of
 from pipeline.drills.shadow_outputs import OutputDifference, compare_outputs
 from pipeline.drills.shadow_spec import ENDS, STATES, ShadowSpec, ShadowTask
-from pipeline.ops.history.row_changes import RowHistory, row_history
+from pipeline.ops.history.row_changes import RowHistory, row_histories
 from pipeline.ops.reading import committed_records
 from pipeline.ports import Record, TopicInfo
 from pipeline.rocksdb.rocks import RocksStores
+from pipeline.rocksdb.store import RocksView
 from pipeline.runtime.environment import Environment
 
 __all__ = ["OffsetRange", "OutputEnds", "compare_rows", "compare_topics", "first_offset"]
@@ -57,7 +61,7 @@ def compare_topics(
 ) -> int:
     """Compare each output topic. Returns their number."""
     count = 0
-    inputs = {name for task in spec.tasks for name in task.end}
+    inputs = {topic_of(name) for task in spec.tasks for name in task.end}
     partial = run.scene.options.task is not None
     for name, info in topics.items():
         shadow = environment.cluster.describe([spec.outputs[name]])[spec.outputs[name]]
@@ -85,7 +89,7 @@ def compare_topics(
         run.act(f"topic {name}: {result.compared:,} outputs of the replay, {verdict}", fault=False)
         if result.unordered:
             run.notes.append(
-                f"topic {name}: {result.unordered:,} keys are null or written by several tasks; their order was "
+                f"topic {name}: {result.unordered:,} keys are null or of several partitions; their order was "
                 "not compared"
             )
         first = sorted(result.differences, key=lambda each: each.live or (0, 1 << 62))[:_SHOWN]
@@ -102,8 +106,8 @@ def compare_rows(run: Run, spec: ShadowSpec, task: ShadowTask, environment: Envi
         for name, each in ((ENDS, live), (STATES, own))
     )
     with closing(ends), closing(states):
-        tables = sorted(decode_position(ends.position() or b"", str(live)).identity.tables)
-        differences = different_rows(_rows(ends.scan(b"")), _rows(states.scan(b"")))
+        tables = sorted(_identity(ends, live).tables)
+        differences = different_rows(_rows(ends, live), _rows(states, own))
         shown = list(islice(differences, _SHOWN))
         more = sum(1 for _ in differences)
     run.compared += 1
@@ -117,9 +121,14 @@ def compare_rows(run: Run, spec: ShadowSpec, task: ShadowTask, environment: Envi
         run.effects.append(_row_effect(row, spec, task, tables, rest, target, environment))
 
 
-def _rows(rows: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+def _identity(state: RocksView, task: TaskId) -> Identity:
+    return decode_position(state.position() or b"", str(task)).identity
+
+
+def _rows(state: RocksView, task: TaskId) -> Iterator[Row]:
     """The rows of tables. Those of dedup tables contain times of the process, and begin with a zero byte."""
-    return (row for row in rows if row[0][:1] != b"\0")
+    rows = rows_of(state.scan(b""), format_of(_identity(state, task)), task.number)
+    return (row for row in rows if row[0].key[:1] != b"\0")
 
 
 def _records(
@@ -173,13 +182,17 @@ def _row_effect(
 ) -> Effect:
     live, own = task.task(spec.live), task.task(spec.shadow)
     topic, offset, where = "", None, "several inputs, so the offset is unknown"
-    if len(task.end) == 1:
-        ((topic, end),) = task.end.items()
-        table = table_of(row.key, tables)
-        ours, theirs = (row_history(each, table, row.key, environment) for each in (live, own))
-        found = first_offset(ours, theirs, topic, task.start[topic], end)
-        offset = found.first
-        debug = f"pipeline debug {target} {topic}/{task.partition}/{offset}"
+    partition, key = row.place
+    names = [name for name in task.end if task.inputs.place(name).partition == partition]
+    if len(names) == 1:
+        (name,) = names
+        table = table_of(key, tables)
+        (ours,), (theirs,) = (
+            row_histories(each, table, key, environment, only=partition) for each in (live, own)
+        )
+        found = first_offset(ours, theirs, name, task.start[name], task.end[name])
+        offset, topic = found.first, task.inputs.label(name, task.end)
+        debug = f"pipeline debug {target} {topic_of(name)}/{partition}/{offset}"
         where = f"first different in offsets {found.first} to {found.last} of {topic}: {debug}"
     rest = f"; and {more:,} more rows of this task" if more else ""
     return Effect(
@@ -188,7 +201,7 @@ def _row_effect(
         topic=topic,
         offset=offset,
         journal_offset=-1,
-        text=f"{row.describe(tables)}; {where}{rest}; {_RUNBOOK}",
+        text=f"{row.describe(tables, several=task.several)}; {where}{rest}; {_RUNBOOK}",
     )
 
 
@@ -207,10 +220,10 @@ class _Known(NamedTuple):
     value: bytes | None
 
 
-def first_offset(live: RowHistory, shadow: RowHistory, topic: str, start: int, end: int) -> OffsetRange:
-    """The range of the first difference of a row between the positions `start` and `end` of its only input topic."""
+def first_offset(live: RowHistory, shadow: RowHistory, name: str, start: int, end: int) -> OffsetRange:
+    """The range of the first difference of a row between the positions `start` and `end` of its only input `name`."""
     equal, different = start, end
-    ours, theirs = _known(live, topic, start, end), list(_known(shadow, topic, start, end))
+    ours, theirs = _known(live, name, start, end), list(_known(shadow, name, start, end))
     at = 0
     for mine in ours:
         while at < len(theirs) and theirs[at].end < mine.start:
@@ -225,24 +238,24 @@ def first_offset(live: RowHistory, shadow: RowHistory, topic: str, start: int, e
             equal = high
         if different < end:
             break
-    writes = [first for first, last in _writes(live, topic) if last > equal and first < different]
-    writes += [first for first, last in _writes(shadow, topic) if last > equal and first < different]
+    writes = [first for first, last in _writes(live, name) if last > equal and first < different]
+    writes += [first for first, last in _writes(shadow, name) if last > equal and first < different]
     first = max(equal, min(writes, default=equal))
     return OffsetRange(first, max(first, different - 1))
 
 
-def _writes(history: RowHistory, topic: str) -> Iterator[tuple[int, int]]:
+def _writes(history: RowHistory, name: str) -> Iterator[tuple[int, int]]:
     """(first position, next position) of each commit that changed the row."""
     for change in history.changes:
-        after = change.entry.entry.positions.get(topic, 0)
-        before = change.before.get(topic, after) if change.before is not None else after
+        after = change.entry.entry.positions.get(name, 0)
+        before = change.before.get(name, after) if change.before is not None else after
         yield before, after
 
 
-def _known(history: RowHistory, topic: str, start: int, end: int) -> Iterator[_Known]:
+def _known(history: RowHistory, name: str, start: int, end: int) -> Iterator[_Known]:
     """The values of the row that are known, by position, up to `end`."""
     began, value = start, None
-    for change, (before, after) in zip(history.changes, _writes(history, topic), strict=True):
+    for change, (before, after) in zip(history.changes, _writes(history, name), strict=True):
         if after <= start:
             value = change.new.data
             continue

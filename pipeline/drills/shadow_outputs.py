@@ -7,8 +7,9 @@ The live app continues while it is compared, so its topic ends in some outputs o
 
 So for each key, the replayed outputs must be the live ones from the first on, up to an end between the two. If the
 replay begins later than the topic, or retention has deleted the first outputs, they are compared from the end on. The
-order is compared for keys that one task writes; several tasks write in any order, so only the numbers of equal outputs
-are compared for such a key. Key, value and headers are compared, as 8 bytes of a hash for each output.
+order is compared for keys that the records of one partition cause; several partitions are processed in any order, so
+only the numbers of equal outputs are compared for such a key. Key, value and headers are compared, as 8 bytes of a hash
+for each output.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import NamedTuple
 from pipeline.core.headers import readable_headers
 from pipeline.core.names import TRACEPARENT_HEADER, TopicPartition
 from pipeline.drills.row_differences import readable
-from pipeline.drills.shadow_spec import TASK_HEADER
+from pipeline.drills.shadow_spec import SOURCE_HEADER
 from pipeline.ports import Record
 
 __all__ = ["OutputComparison", "OutputDifference", "compare_outputs"]
@@ -38,7 +39,7 @@ class _Outputs:
     hashes: array[int] = field(default_factory=lambda: array("Q"))
     places: list[tuple[int, int]] = field(default_factory=list)  # partition and offset
     late: bytearray = field(default_factory=bytearray)
-    tasks: set[bytes | None] = field(default_factory=set)
+    sources: set[bytes | None] = field(default_factory=set)
 
 
 class OutputDifference(NamedTuple):
@@ -60,7 +61,7 @@ class OutputDifference(NamedTuple):
 
 @dataclass(slots=True)
 class OutputComparison:
-    """The result for one topic. `unordered`: keys that several tasks write, whose order was not compared."""
+    """The result for one topic. `unordered`: keys of several partitions, whose order was not compared."""
 
     compared: int = 0
     differences: list[OutputDifference] = field(default_factory=list)
@@ -89,7 +90,7 @@ def compare_outputs(
     for key in sorted(ours.keys() | theirs.keys(), key=lambda key: key or b""):
         mine, other = ours.get(key, _Outputs()), theirs.get(key, _Outputs())
         result.compared += len(other.hashes)
-        if len(other.tasks) > 1 or key is None:  # null keys have no partition of their own
+        if len(other.sources) > 1 or key is None:  # null keys have no partition of their own
             result.unordered += 1
             found = _different_bag(key, mine, other, whole_replay=whole_replay, whole_topic=whole_topic)
         elif whole_replay and whole_topic:
@@ -120,11 +121,11 @@ def _collected(
 
 
 def _parts_of(record: Record, outputs: _Outputs) -> Iterator[bytes | None]:
-    """Value and headers, except the trace context. Notes the task of an output of a shadow app."""
+    """Value and headers, except the trace context. Notes the source of an output of a shadow app."""
     yield record.value()
     for name, value in readable_headers(record)[0]:
-        if name == TASK_HEADER:
-            outputs.tasks.add(value)
+        if name == SOURCE_HEADER:
+            outputs.sources.add(value)
         elif name != TRACEPARENT_HEADER:  # that of a live output names the span of its commit
             yield name.encode()
             yield value

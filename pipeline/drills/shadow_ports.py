@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.core.names import JOURNAL_READER, TopicPartition
-from pipeline.drills.shadow_spec import TASK_HEADER, ShadowSpec
+from pipeline.drills.shadow_spec import ShadowSpec
 from pipeline.errors import InvariantError
 from pipeline.ports import Output, Polled, Record, Source, Sources, TransactionalClient, TransactionalClients
 
@@ -37,9 +37,9 @@ class BoundedSources:
         boundaries: dict[TopicPartition, Sequence[int]] = {}
         for task in self._spec.tasks:
             if task.group == group:
-                for topic, end in task.end.items():
-                    limits[TopicPartition(topic, task.partition)] = end
-                    boundaries[TopicPartition(topic, task.partition)] = task.boundaries
+                for name, end in task.end.items():
+                    limits[task.inputs.place(name)] = end
+                    boundaries[task.inputs.place(name)] = task.boundaries.get(name, ())
         return _BoundedSource(self._inner.open(consumer_group), limits, boundaries)
 
 
@@ -134,8 +134,7 @@ class ShadowProducers:
         prefix = f"{self._spec.shadow}."
         if not transactional_id.startswith(prefix):
             raise InvariantError(f"a shadow app would use the transactional id {transactional_id}")
-        task = transactional_id.removeprefix(prefix)
-        return _ShadowProducer(self._inner.open(transactional_id), self._spec, task.replace(".", "/"))
+        return _ShadowProducer(self._inner.open(transactional_id), self._spec)
 
     def learn(self, message_bytes: Mapping[str, int]) -> None:
         """The limits of the live topics are those of their shadows."""
@@ -146,11 +145,10 @@ class ShadowProducers:
 class _ShadowProducer:
     """`ports.TransactionalClient`."""
 
-    def __init__(self, inner: TransactionalClient, spec: ShadowSpec, task: str) -> None:
+    def __init__(self, inner: TransactionalClient, spec: ShadowSpec) -> None:
         self._inner = inner
         self._outputs = spec.outputs
         self._own = f"{spec.shadow}."
-        self._header = (TASK_HEADER, task.encode())
 
     def init(self) -> None:
         self._inner.init()
@@ -194,4 +192,4 @@ class _ShadowProducer:
         shadow = self._outputs.get(topic)
         if shadow is None:
             raise InvariantError(f"a shadow app would write to topic {topic}")
-        return Output(shadow, key, value, timestamp_ms, [*(headers or ()), self._header])
+        return Output(shadow, key, value, timestamp_ms, headers)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,7 @@ from pipeline.drills.shadow_comparison import OutputEnds, compare_rows, compare_
 from pipeline.drills.shadow_spec import ENDS, STARTS, ShadowSpec, ShadowTask
 from pipeline.drills.shadow_starts import (
     START_REFUSALS,
+    LiveTask,
     common_start_ms,
     parse_since,
     shadow_task,
@@ -84,7 +86,7 @@ class ShadowReplay(Drill):
     def plan(self, scene: Scene) -> Plan:
         groups = self._groups(scene)
         tasks = self._tasks(scene, groups)
-        count = sum(max(0, task.end[topic] - task.start[topic]) for task in tasks for topic in task.end)
+        count = sum(max(0, task.end[name] - task.start[name]) for task in tasks for name in task.end)
         return Plan(
             f"{counted(len(tasks), 'task')} of " + ", ".join(f"group {group.name}" for group in groups),
             [
@@ -169,7 +171,7 @@ class ShadowReplay(Drill):
         """What would be replayed of each task now. Raises RefusedDrillError, with a start that all tasks have."""
         live = self._live(scene, groups)
         try:
-            found = [self._task(scene, task, group, None) for task, group in live]
+            found = [self._task(scene, each, None) for each in live]
         except RefusedDrillError as refused:
             if refused.name not in START_REFUSALS:
                 raise
@@ -183,24 +185,28 @@ class ShadowReplay(Drill):
         return _not_empty(found)
 
     @staticmethod
-    def _live(scene: Scene, groups: Sequence[DeclaredGroup]) -> list[tuple[TaskId, DeclaredGroup]]:
-        """The chosen tasks, each with its group."""
+    def _live(scene: Scene, groups: Sequence[DeclaredGroup]) -> list[LiveTask]:
+        """The chosen tasks."""
         by_name, chosen = {group.name: group for group in groups}, scene.options.task
         tasks = [status.task for status in scene.sample.status.tasks if status.task.group in by_name]
-        return [(task, by_name[task.group]) for task in tasks if chosen is None or chosen.means(task)]
+        count = Counter(task.group for task in tasks)
+        return [
+            LiveTask(task, by_name[task.group], count[task.group])
+            for task in tasks
+            if chosen is None or chosen.means(task)
+        ]
 
     @staticmethod
-    def _task(scene: Scene, task: TaskId, group: DeclaredGroup, end: int | None) -> ShadowTask:
+    def _task(scene: Scene, live: LiveTask, end: int | None) -> ShadowTask:
         """What is replayed of one task. The journal is read again if its worker truncates it meanwhile."""
         since = parse_since(scene.options.since)
         again = Attempts(scene.clock, _READS, lambda: _LOOK_S)
         while True:
             try:
                 return shadow_task(
-                    task,
-                    group,
+                    live,
                     since,
-                    end if end is not None else scene.reader.bounds(task.journal).stable_end,
+                    end if end is not None else scene.reader.bounds(live.task.journal).stable_end,
                     scene.reader,
                     checkpoints=scene.store is not None,
                 )
@@ -217,26 +223,21 @@ class ShadowReplay(Drill):
         reader = run.scene.reader
         certain = reader.stable_ends(places)
         tasks = _not_empty(
-            [
-                self._restored(run, task, group, place, environment)
-                for task, group in self._live(run.scene, groups)
-            ]
+            [self._restored(run, live, place, environment) for live in self._live(run.scene, groups)]
         )
         possible = {place: reader.bounds(place).end for place in places}
         _wait_until_stable(run, possible)
         run.act(f"restore the live states of {len(tasks)} tasks in {place}", fault=False)
         return OutputEnds(certain, possible), tasks
 
-    def _restored(
-        self, run: Run, task: TaskId, group: DeclaredGroup, place: Path, environment: Environment
-    ) -> ShadowTask:
+    def _restored(self, run: Run, live: LiveTask, place: Path, environment: Environment) -> ShadowTask:
         """Note the end of a task, and restore its live states at once: its worker deletes old checkpoints."""
-        again = Attempts(run.clock, _READS, lambda: _LOOK_S)
+        again, task = Attempts(run.clock, _READS, lambda: _LOOK_S), live.task
         while True:
             run.pause(0.0)
             end = run.scene.reader.bounds(task.journal).end
             _wait_until_stable(run, {task.journal: end})
-            found = self._task(run.scene, task, group, end)
+            found = self._task(run.scene, live, end)
             try:
                 if found.seq != found.end_seq:
                     _restore(task, found.end_seq, place / ENDS, environment)
@@ -312,10 +313,10 @@ class _Pending:
         if last is None or last.entry.seq < 3 or not last.entry.positions:  # before its acquire
             return False
         at = last.entry.positions
-        self._done[own] = sum(max(0, at.get(topic, 0) - task.start[topic]) for topic in task.end)
-        for topic, end in task.end.items():
-            place = TopicPartition(topic, task.partition)
-            position = at.get(topic, 0)
+        self._done[own] = sum(max(0, at.get(name, 0) - task.start[name]) for name in task.end)
+        for name, end in task.end.items():
+            place = task.inputs.place(name)
+            position = at.get(name, 0)
             if position < end and last_committed(reader, place, position, end) is not None:
                 return False
         return True

@@ -7,6 +7,9 @@ A replay that begins without rows must begin where the live task did. So it begi
     2 without rows, at offset 0, if the journal begins later but every input still has its first record
     3 with the live rows at the oldest entry that checkpoint and journal can restore, and whose inputs are there
 
+A reset of some partitions of a task keeps the rows of the others. So a replay begins at that entry or later, with the
+live rows.
+
 `--from` chooses the entry of 3 by a time, or by an input record. The end is the last entry of the task when the drill
 begins.
 """
@@ -15,8 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipeline.api.group import DeclaredGroup
+from pipeline.core.entry_body import entry_partitions, reset_partitions
+from pipeline.core.inputs import TaskInputs, topic_of
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId, TopicPartition, record_place
 from pipeline.core.records import iso_time
@@ -28,13 +34,34 @@ from pipeline.runtime.commit.journal_reader import read_entries
 from pipeline.runtime.reset import timestamp_of
 from pipeline.runtime.restore.restore_source import registered
 
-__all__ = ["START_REFUSALS", "Since", "common_start_ms", "parse_since", "shadow_task", "start_text"]
+__all__ = [
+    "START_REFUSALS",
+    "LiveTask",
+    "Since",
+    "common_start_ms",
+    "parse_since",
+    "shadow_task",
+    "start_text",
+]
 
 # Another start may help against these.
 START_REFUSALS = frozenset({"start-too-early", "input-expired", "replayed-letters"})
 
 
 _LASTING = 2  # of three checkpoints: the next one deletes the third
+
+
+class LiveTask(NamedTuple):
+    """A task of the live app, its group in the code, and the number of the group's tasks."""
+
+    task: TaskId
+    group: DeclaredGroup
+    tasks: int
+
+    @property
+    def inputs(self) -> TaskInputs:
+        """The names of its inputs."""
+        return TaskInputs(self.task.number, self.tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,35 +97,56 @@ class _Entry:
 
 @dataclass(slots=True)
 class _History:
-    """A task's journal. `root`: its genesis or last reset, if the journal has it. `entries`: from there on."""
+    """A task's journal.
 
-    task: TaskId
+    `root`: its genesis or last reset of all partitions, if the journal has it. `entries`: from the last reset on.
+    `partial`: that reset was one of some partitions. `partitions`: those of the task.
+    """
+
+    live: LiveTask
     root: _Entry | None = None
     entries: list[_Entry] = field(default_factory=list)
+    partial: bool = False
     tables: Mapping[str, str] = field(default_factory=dict)
+    partitions: set[int] = field(default_factory=set)
+
+    @property
+    def task(self) -> TaskId:
+        return self.live.task
 
     @property
     def last(self) -> _Entry:
         return self.entries[-1]
 
-    def begin_at(self, inputs: Sequence[str], firsts: Mapping[str, int]) -> None:
+    def firsts(self, reader: JournalReader) -> dict[str, int]:
+        """The first offset that each input has now, by its name."""
+        inputs = self.live.inputs
+        places = [
+            TopicPartition(topic.name, partition)
+            for topic in self.live.group.inputs
+            for partition in sorted(self.partitions)
+        ]
+        return {inputs.name(place): reader.bounds(place).start for place in places}
+
+    def begin_at(self, firsts: Mapping[str, int]) -> None:
         """Complete the positions of the root. An input that is read from its first record has none there."""
         root = self.entries[0]
+        if self.root is None or self.partial:
+            return
         begun = {
-            topic: next((e.positions[topic] for e in self.entries if topic in e.positions), firsts[topic])
-            for topic in inputs
+            name: next((e.positions[name] for e in self.entries if name in e.positions), first)
+            for name, first in firsts.items()
         }
         self.root = self.entries[0] = _Entry(root.seq, root.wall_ms, {**root.positions, **begun})
 
 
 def shadow_task(
-    task: TaskId, group: DeclaredGroup, since: Since, end: int, reader: JournalReader, *, checkpoints: bool
+    live: LiveTask, since: Since, end: int, reader: JournalReader, *, checkpoints: bool
 ) -> ShadowTask:
     """The part of a task's history to replay.
 
     Args:
-        task: The live task.
-        group: Its declaration.
+        live: The live task.
         since: What `--from` chose.
         end: The end of the journal that is replayed.
         reader: Reads the journal.
@@ -107,42 +155,41 @@ def shadow_task(
     Raises:
         RefusedDrillError: Its history cannot be replayed from there; the message says why.
     """
-    history = _read(task, reader, end)
+    task, group = live.task, live.group
+    history = _read(live, reader, end)
     _check_tables(history, group)
-    inputs = [topic.name for topic in group.inputs]
-    firsts = {topic: reader.bounds(TopicPartition(topic, task.number)).start for topic in inputs}
-    if since.place is not None and since.place.topic not in inputs:
+    topics = [topic.name for topic in group.inputs]
+    if since.place is not None and since.place.topic not in topics:
         raise RefusedDrillError(
             "not-an-input",
             f"--from names {since.place.topic}, which group {group.name} does not read",
-            hint=f"its inputs: {', '.join(inputs)}",
+            hint=f"its inputs: {', '.join(topics)}",
         )
-    if history.root is not None:
-        history.begin_at(inputs, firsts)
+    firsts = history.firsts(reader)
+    history.begin_at(firsts)
     if since == Since():
-        start = _earliest(history, inputs, firsts) or _oldest(
-            history, inputs, firsts, reader, end, checkpoints=checkpoints
-        )
+        start = _earliest(history, firsts) or _oldest(history, firsts, reader, end, checkpoints=checkpoints)
     else:
-        start = _chosen(history, since, inputs, firsts)
+        start = _chosen(history, since, firsts)
     with_rows = start.seq > 0 and start is not history.root
     _check_replays(history, group.id.replays_topic, start)
     last = history.last
-    boundaries: list[int] = []
-    if len(inputs) == 1:
-        boundaries = sorted({entry.positions.get(inputs[0], 0) for entry in history.entries})
+    boundaries: dict[str, list[int]] = {}
+    if len(topics) == 1:
+        boundaries = {name: sorted({e.positions.get(name, 0) for e in history.entries}) for name in firsts}
     return ShadowTask(
         task.group,
         task.number,
+        live.tasks,
         start.seq if with_rows else 0,
-        {topic: start.positions.get(topic, firsts[topic]) for topic in inputs},
-        {topic: last.positions.get(topic, 0) for topic in inputs},
+        {name: start.positions.get(name, first) for name, first in firsts.items()},
+        {name: last.positions.get(name, 0) for name in firsts},
         last.seq,
         boundaries,
     )
 
 
-def common_start_ms(tasks: Sequence[tuple[TaskId, DeclaredGroup]], reader: JournalReader) -> int | None:
+def common_start_ms(tasks: Sequence[LiveTask], reader: JournalReader) -> int | None:
     """A time at which the replay of all these tasks can begin; None if a task has no such entry.
 
     It is the latest of the times of the tasks. That of a task is its first entry after its last replayed dead letters,
@@ -150,17 +197,16 @@ def common_start_ms(tasks: Sequence[tuple[TaskId, DeclaredGroup]], reader: Journ
     each new checkpoint, and the start must still be there when the operator uses it.
     """
     times = []
-    for task, group in tasks:
+    for live in tasks:
+        task, group = live.task, live.group
         bounds = reader.bounds(task.journal)
-        history = _read(task, reader, bounds.stable_end)
-        inputs = [topic.name for topic in group.inputs]
-        firsts = {topic: reader.bounds(TopicPartition(topic, task.number)).start for topic in inputs}
-        if history.root is not None:
-            history.begin_at(inputs, firsts)
+        history = _read(live, reader, bounds.stable_end)
+        firsts = history.firsts(reader)
+        history.begin_at(firsts)
         last = _last_replay(history, group.id.replays_topic)
         kept = registered(task, reader, bounds.start, bounds.stable_end)[:_LASTING]
         since_seq = max(last.seq if last is not None else 0, kept[-1].ref.seq if kept else 0)
-        fitting = (e for e in history.entries if e.seq >= since_seq and _has_inputs(e, inputs, firsts))
+        fitting = (e for e in history.entries if e.seq >= since_seq and _has_inputs(e, firsts))
         start = next(fitting, None)
         if start is None:
             return None
@@ -177,19 +223,21 @@ def start_text(tasks: Sequence[ShadowTask]) -> Iterator[str]:
         first = next(task for task in tasks if task.seq)
         yield (
             f"{len(tasks) - fresh} tasks are replayed from a later entry, with the live rows of that entry: errors "
-            f"before it are in both. Task {first.group}/{first.partition} from entry {first.seq}"
+            f"before it are in both. Task {first.group}/{first.number} from entry {first.seq}"
         )
 
 
-def _read(task: TaskId, reader: JournalReader, end: int) -> _History:
-    history = _History(task)
+def _read(live: LiveTask, reader: JournalReader, end: int) -> _History:
+    history, task = _History(live), live.task
     for found in read_entries(task, reader, reader.bounds(task.journal).start, end, None):
         entry = found.entry
         kept = _Entry(entry.seq, entry.wall_ms, entry.positions)
         if entry.kind in {EntryKind.GENESIS, EntryKind.RESET}:
-            history.root = kept
+            history.partial = reset_partitions(entry) is not None
+            history.root = history.root if history.partial else kept
             history.entries.clear()
         history.entries.append(kept)
+        history.partitions.update(entry_partitions(entry, live.inputs))
         if entry.identity is not None:
             history.tables = entry.identity.tables
     if not history.entries:
@@ -211,19 +259,20 @@ def _check_tables(history: _History, group: DeclaredGroup) -> None:
         )
 
 
-def _earliest(history: _History, inputs: Sequence[str], firsts: Mapping[str, int]) -> _Entry | None:
+def _earliest(history: _History, firsts: Mapping[str, int]) -> _Entry | None:
     """The start without rows; None if the inputs do not have the records from there on any more."""
-    if history.root is not None:
-        return history.root if _has_inputs(history.root, inputs, firsts) else None
-    replays = history.task.group_id.replays_topic
-    if any(firsts.values()) or history.entries[0].positions.get(replays):
+    if history.partial:
         return None
-    return _Entry(0, 0, dict.fromkeys(inputs, 0))
+    if history.root is not None:
+        return history.root if _has_inputs(history.root, firsts) else None
+    replays = _replays_of(history.entries[0], history.task.group_id.replays_topic)
+    if any(firsts.values()) or any(replays.values()):
+        return None
+    return _Entry(0, 0, dict.fromkeys(firsts, 0))
 
 
 def _oldest(
     history: _History,
-    inputs: Sequence[str],
     firsts: Mapping[str, int],
     reader: JournalReader,
     end: int,
@@ -238,24 +287,25 @@ def _oldest(
         since_seq = min(usable, default=None)
     if since_seq is not None:
         for entry in history.entries:
-            if entry.seq >= since_seq and _has_inputs(entry, inputs, firsts):
+            if entry.seq >= since_seq and _has_inputs(entry, firsts):
                 return entry
     raise RefusedDrillError(
         "input-expired",
-        f"task {history.task} cannot be replayed: its inputs begin at {_listed(firsts)}, and no earlier state can be "
-        "restored",
+        f"task {history.task} cannot be replayed: its inputs begin at {_listed(history, firsts)}, and no earlier "
+        "state can be restored",
         hint="keep the inputs longer, or set worker.checkpoint_store to the store of the workers",
     )
 
 
-def _chosen(history: _History, since: Since, inputs: Sequence[str], firsts: Mapping[str, int]) -> _Entry:
+def _chosen(history: _History, since: Since, firsts: Mapping[str, int]) -> _Entry:
     """The last entry up to the chosen time or record. Raises RefusedDrillError."""
     place, time_ms = since.place, since.time_ms
-    if place is not None and history.task.number == place.partition:
-        fitting = [each for each in history.entries if each.positions.get(place.topic, 0) <= since.offset]
+    if place is not None and place.partition in history.partitions:
+        name = history.live.inputs.name(place)
+        fitting = [each for each in history.entries if each.positions.get(name, 0) <= since.offset]
     elif time_ms is not None:
         fitting = [each for each in history.entries if each.wall_ms <= time_ms]
-    else:  # another partition than the chosen one: nothing of this task is replayed
+    else:  # the record is of another task: nothing of this one is replayed
         fitting = [history.last]
     if not fitting:
         first = history.entries[0]
@@ -266,17 +316,18 @@ def _chosen(history: _History, since: Since, inputs: Sequence[str], firsts: Mapp
             hint="choose a later --from",
         )
     start = fitting[-1]
-    if not _has_inputs(start, inputs, firsts):
+    if not _has_inputs(start, firsts):
         raise RefusedDrillError(
             "input-expired",
-            f"task {history.task} cannot be replayed from entry {start.seq}: its inputs begin at {_listed(firsts)}",
+            f"task {history.task} cannot be replayed from entry {start.seq}: its inputs begin at "
+            f"{_listed(history, firsts)}",
             hint="choose a later --from",
         )
     return start
 
 
-def _has_inputs(entry: _Entry, inputs: Sequence[str], firsts: Mapping[str, int]) -> bool:
-    return all(entry.positions.get(topic, -1) >= firsts[topic] for topic in inputs)
+def _has_inputs(entry: _Entry, firsts: Mapping[str, int]) -> bool:
+    return all(entry.positions.get(name, -1) >= first for name, first in firsts.items())
 
 
 def _check_replays(history: _History, replays: str, start: _Entry) -> None:
@@ -293,14 +344,20 @@ def _check_replays(history: _History, replays: str, start: _Entry) -> None:
 
 def _last_replay(history: _History, replays: str) -> _Entry | None:
     """The last entry that has processed replayed dead letters; None if no entry has."""
-    found = before = None
+    found, before = None, dict[str, int]()
     for entry in history.entries:
-        position = entry.positions.get(replays)
-        if before is not None and position is not None and position > before:
+        positions = _replays_of(entry, replays)
+        if any(position > before.get(name, position) for name, position in positions.items()):
             found = entry
-        before = position if before is None else before if position is None else position
+        before |= positions
     return found
 
 
-def _listed(firsts: Mapping[str, int]) -> str:
-    return ", ".join(f"{topic} offset {first}" for topic, first in firsts.items())
+def _replays_of(entry: _Entry, replays: str) -> dict[str, int]:
+    """The positions of an entry in the topic of replays, by input name."""
+    return {name: position for name, position in entry.positions.items() if topic_of(name) == replays}
+
+
+def _listed(history: _History, firsts: Mapping[str, int]) -> str:
+    shown = history.live.inputs.shown(firsts)
+    return ", ".join(f"{name} offset {first}" for name, first in shown.items())

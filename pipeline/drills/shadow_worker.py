@@ -1,6 +1,7 @@
 """The process of a shadow app: `run_shadow` prepares the tasks, and then runs an ordinary worker until it is stopped.
 
-    1 give the app its shadow name; leave out its sinks
+    1 give the app its shadow name, and each group as many tasks as the live one; leave out its sinks; name the record
+      in each output
     2 write the genesis of each group of the shadow app
     3 append a reset to each task: the start of its replay
     4 append the live rows at that start, which the driller has restored, unless the replay begins without rows
@@ -13,17 +14,25 @@ topics of the shadow app only, which `pipeline drill undo` deletes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 from pipeline.api.app import DeclaredApp
+from pipeline.api.bindings import Binding
+from pipeline.api.group import DeclaredGroup
 from pipeline.config import HttpSettings, Settings, WorkerSettings
+from pipeline.core.entry_body import format_of
+from pipeline.core.inputs import row_prefix
 from pipeline.core.journal_format import EntryKind
+from pipeline.core.position import decode_position
+from pipeline.drills.row_differences import rows_of
 from pipeline.drills.shadow_ports import BoundedSources, ShadowProducers
-from pipeline.drills.shadow_spec import STARTS, STATES, ShadowSpec, ShadowTask
+from pipeline.drills.shadow_spec import SOURCE_HEADER, STARTS, STATES, ShadowSpec, ShadowTask
 from pipeline.ports import TopicInfo
 from pipeline.processes.signals import heard_signals
 from pipeline.processes.wiring import build_environment, run_worker
@@ -51,7 +60,7 @@ def run_shadow(app: DeclaredApp, spec: ShadowSpec, settings: Settings) -> None:
         PipelineError: As `build_environment` and `run_worker`.
     """
     app.name = spec.shadow  # 1
-    groups = [group for group in app.groups if not group.sinks]
+    groups = [_shadowed(group, spec) for group in app.groups if not group.sinks]
     settings = replace(settings, worker=_worker_settings(settings.worker, spec), http=HttpSettings())
     real = build_environment(app, settings)
     environment = replace(
@@ -72,7 +81,7 @@ def run_shadow(app: DeclaredApp, spec: ShadowSpec, settings: Settings) -> None:
         for plan in plans:  # 2
             ensure_genesis(
                 plan.id,
-                plan.partitions,
+                plan.task_count,
                 plan.identity,
                 settings.worker.replication_factor,
                 environment=environment,
@@ -87,6 +96,38 @@ def run_shadow(app: DeclaredApp, spec: ShadowSpec, settings: Settings) -> None:
                 each.result()
         if not stop.is_set():
             run_worker(Worker(app, environment, settings.worker, groups), stop, settings.worker)  # 5
+
+
+def _shadowed(group: DeclaredGroup, spec: ShadowSpec) -> DeclaredGroup:
+    """The group with as many tasks as the live one: both have the same tasks with the same partitions.
+
+    The journal of the shadow is a new one, so it is of the newest format, whatever that of the live group is.
+    """
+    found = group.with_bindings([_named(group, binding) for binding in group.bindings])
+    found.tasks = next((task.tasks for task in spec.tasks if task.group == group.name), group.tasks)
+    return found
+
+
+def _named(group: DeclaredGroup, binding: Binding) -> Binding:
+    """The handler, with a header in its outputs that names the group and the partition of the record.
+
+    The outputs of two partitions have no order, also within a task.
+    """
+    function = binding.function
+
+    @wraps(function)
+    def named(given: Any, context: Any) -> None:
+        before = len(context.outputs)
+        function(given, context)
+        outputs = context.outputs
+        if len(outputs) > before:
+            partition = (given[0] if binding.batch else given).partition
+            header = SOURCE_HEADER, f"{group.name}/{partition}".encode()
+            outputs[before:] = [(*o[:4], [*(o[4] or ()), header]) for o in outputs[before:]]
+
+    return Binding(
+        binding.topic, named, binding.on_error, binding.batch, binding.retries, binding.retry_delay_s
+    )
 
 
 def _worker_settings(settings: WorkerSettings, spec: ShadowSpec) -> WorkerSettings:
@@ -118,12 +159,19 @@ def _begin(
         return
     live = RocksStores(Path(spec.place) / STARTS, _CACHE_BYTES)
     with closing(live.open_read_only(task.task(spec.live))) as state:  # 4
-        for rows in _parts(state.scan(b"")):
+        identity = decode_position(state.position() or b"", str(task.task(spec.live))).identity
+        live_rows = rows_of(state.scan(b""), format_of(identity), task.number)
+        tasks = plan.identity.tasks
+        own_rows = (
+            (row_prefix(place.partition) + place.key if tasks else place.key, value)
+            for place, value in live_rows
+        )
+        for rows in _parts(own_rows):
             commit = Commit(EntryKind.COMMIT, task.start, rows)
             append_entry(own, WORKER, lambda _last, commit=commit: commit, environment, settings)  # type: ignore[misc]
 
 
-def _parts(rows: Iterator[tuple[bytes, bytes]]) -> Iterator[Mapping[bytes, bytes | None]]:
+def _parts(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[Mapping[bytes, bytes | None]]:
     """The rows in parts of at most `_ROWS_BYTES`, and a row more."""
     part: dict[bytes, bytes | None] = {}
     size = 0

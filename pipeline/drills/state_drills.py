@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.api.app import DeclaredApp
+from pipeline.core.entry_body import format_of, identity_partitions
 from pipeline.core.names import TaskId
 from pipeline.core.position import decode_position
 from pipeline.core.suggestions import counted
 from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError
 from pipeline.drills.observation import short
 from pipeline.drills.report import Effect
-from pipeline.drills.row_differences import RowDifference, different_rows, table_of
+from pipeline.drills.row_differences import RowDifference, different_rows, rows_of, table_of
 from pipeline.ops.history.past_states import (
     AtEntry,
     EntryNotWrittenError,
@@ -24,7 +25,7 @@ from pipeline.ops.history.past_states import (
     restore_at,
     state_hash,
 )
-from pipeline.ops.history.row_changes import row_history
+from pipeline.ops.history.row_changes import row_histories
 from pipeline.ports import Deadline
 from pipeline.processes.wiring import build_environment
 from pipeline.rocksdb.rocks import RocksStores
@@ -150,8 +151,10 @@ def _restored(run: Run, live: _LiveState, environment: Environment, scratch: Pat
 
 def _differences(live: _LiveState, past: PastState, environment: Environment) -> Iterator[Effect]:
     """The first rows that differ, each with the input offset at which its last write begins."""
-    tables = past.applied.identity.tables
-    found = different_rows(live.view.scan(b""), past.store.scan(b""))
+    identity, task = past.applied.identity, live.task.number
+    tables, several = identity.tables, len(identity_partitions(identity, task)) > 1
+    now, then = (rows_of(state.scan(b""), format_of(identity), task) for state in (live.view, past.store))
+    found = different_rows(now, then)
     shown = list(islice(found, _SHOWN))
     more = sum(1 for _ in found)
     for number, row in enumerate(shown, 1):
@@ -163,7 +166,7 @@ def _differences(live: _LiveState, past: PastState, environment: Environment) ->
             topic=topic,
             offset=offset,
             journal_offset=past.entry.offset,
-            text=f"{row.describe(tables)}; {origin}{rest}",
+            text=f"{row.describe(tables, several=several)}; {origin}{rest}",
         )
 
 
@@ -171,11 +174,14 @@ def _last_write(
     live: _LiveState, row: RowDifference, tables: Iterable[str], environment: Environment
 ) -> tuple[str, int | None, str]:
     """(input topic, first offset, words) of the last entry up to the live state's that wrote the row."""
-    history = row_history(live.task, table_of(row.key, tables), row.key, environment)
-    changes = [change for change in history.changes if change.entry.entry.seq <= live.seq]
-    if not changes:
-        return "", None, "no entry of the journal wrote it, so its value is from the checkpoint"
-    entry = changes[-1].entry.entry
-    for topic, (first, end) in changes[-1].inputs.items():
-        return topic, first, f"entry {entry.seq} wrote it last, from {topic} offsets {first} to {end - 1}"
-    return "", None, f"entry {entry.seq} wrote it last"
+    partition, key = row.place
+    for history in row_histories(live.task, table_of(key, tables), key, environment, only=partition):
+        changes = [change for change in history.changes if change.entry.entry.seq <= live.seq]
+        if not changes:
+            break
+        entry = changes[-1].entry.entry
+        for topic, (first, end) in history.moved(changes[-1]).items():
+            shown = history.label(topic)
+            return shown, first, f"entry {entry.seq} wrote it last, from {shown} offsets {first} to {end - 1}"
+        return "", None, f"entry {entry.seq} wrote it last"
+    return "", None, "no entry of the journal wrote it, so its value is from the checkpoint"

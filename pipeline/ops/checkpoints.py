@@ -5,7 +5,7 @@ Only `prune` changes the store: it deletes the objects that a worker's next chec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.core.checkpoint import Listed, Manifest, plan_cleanup
@@ -33,7 +33,7 @@ class Inventory:
     """The checkpoints of one task, newest first.
 
     `strays`: objects that no kept checkpoint refers to, by name, with sizes and ages. `prunable`: the names of those
-    that can be deleted. `journal_start`, `journal_end`: offsets.
+    that can be deleted. `journal_start`, `journal_end`: offsets. `partitions`: those of the task, if known.
     """
 
     task: TaskId
@@ -43,6 +43,7 @@ class Inventory:
     prunable: tuple[str, ...]
     journal_start: int
     journal_end: int
+    partitions: Sequence[int] = ()
 
     @property
     def restorable(self) -> bool:

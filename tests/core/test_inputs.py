@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.core.entry_body import split_row
 from pipeline.core.inputs import (
     MAX_PARTITIONS,
     TaskInputs,
     default_tasks,
     ordinal_of,
     packed,
-    row_partition,
     row_prefix,
     topic_of,
     unpacked,
@@ -80,7 +80,8 @@ def test_positions_with_a_gap_are_not_written() -> None:
 def test_a_row_key_holds_its_partition(partition: int, key: bytes) -> None:
     """A state can be split by partition because all rows of one are a range of keys."""
     full = row_prefix(partition) + key
-    assert row_partition(full) == (partition, key)
+    assert split_row(full, 2, 0) == (partition, key)
+    assert split_row(key, 1, 5) == (5, key)
     assert (
         full < row_prefix(partition + 1) if partition + 1 < MAX_PARTITIONS else full > row_prefix(partition)
     )

@@ -14,7 +14,7 @@ from pipeline.core.position import AppliedPosition, encode_position
 from pipeline.drills.drill import Run
 from pipeline.drills.intent import IntentFile
 from pipeline.drills.shadow_comparison import OutputEnds, compare_rows, compare_topics
-from pipeline.drills.shadow_spec import ENDS, STATES, TASK_HEADER, ShadowSpec, ShadowTask
+from pipeline.drills.shadow_spec import ENDS, SOURCE_HEADER, STATES, ShadowSpec, ShadowTask
 from pipeline.ports import Output, TopicSpec
 from pipeline.rocksdb.rocks import RocksStores
 from pipeline.testing.memory_clients import MemoryProducers
@@ -36,7 +36,7 @@ class _Bench:
         self.run = Run(scene, observer, IntentFile(directory, APP), lambda _: None, (), [])
         outputs = {name: shadow_output(SHADOW, name) for name in TOPICS}
         tasks = [
-            ShadowTask("main", number, 0, {"numbers": 0}, {"numbers": 99}, 9)
+            ShadowTask("main", number, self.fleet.partitions, 0, {"numbers": 0}, {"numbers": 99}, 9)
             for number in range(self.fleet.partitions)
         ]
         self.spec = ShadowSpec(APP, SHADOW, str(directory), outputs, tasks)
@@ -51,7 +51,7 @@ class _Bench:
                 record.key(),
                 record.value(),
                 1,
-                [*(record.headers() or ()), (TASK_HEADER, b"main/%d" % (record.partition() or 0))],
+                [*(record.headers() or ()), (SOURCE_HEADER, b"main/%d" % (record.partition() or 0))],
             )
             for record in self.fleet.broker.records("sums")
         ]

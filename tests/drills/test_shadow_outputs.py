@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.core.names import TopicPartition
 from pipeline.drills.shadow_outputs import OutputComparison, compare_outputs
-from pipeline.drills.shadow_spec import TASK_HEADER
+from pipeline.drills.shadow_spec import SOURCE_HEADER
 from pipeline.ports import Output, Record
 from pipeline.testing.memory_log import MemoryRecord
 
@@ -25,7 +25,7 @@ def _record(
     partition: int = 0,
     headers: Sequence[tuple[str, bytes | None]] = (),
 ) -> Record:
-    own = [(TASK_HEADER, task.encode())] if task else []
+    own = [(SOURCE_HEADER, task.encode())] if task else []
     output = Output(topic, key, value.encode() if value is not None else None, 1_000, [*headers, *own])
     return MemoryRecord(TopicPartition(topic, partition), offset, output)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.core.inputs import TaskInputs
 from pipeline.core.journal_format import NO_CHAIN, Entry, EntryKind, JournalEntry
 from pipeline.core.names import TaskId
 from pipeline.drills.shadow_comparison import first_offset
@@ -19,7 +20,7 @@ def _history(*commits: tuple[int, int, str]) -> RowHistory:
         entry = Entry(EntryKind.COMMIT, seq, "a", b"", {_TOPIC: end})
         new = StoredValue(value.encode())
         changes.append(RowChange(JournalEntry(entry, seq, seq + 1, NO_CHAIN), None, new, {_TOPIC: first}))
-    return RowHistory(TaskId("shop", "main", 0), tuple(changes), len(changes), None)
+    return RowHistory(TaskId("shop", "main", 0), 0, [0], TaskInputs(0, 1), tuple(changes), len(changes), None)
 
 
 def _found(live: Sequence[tuple[int, int, str]], shadow: Sequence[tuple[int, int, str]]) -> tuple[int, int]:

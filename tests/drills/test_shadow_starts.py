@@ -10,7 +10,6 @@ import pytest
 
 from pipeline import App, Context, Event
 from pipeline.api.app import DeclaredApp
-from pipeline.api.group import DeclaredGroup
 from pipeline.app import declared_app
 from pipeline.core.checkpoint_refs import CHECKPOINTS, CheckpointRef, encode_kept
 from pipeline.core.journal_format import NO_CHAIN, Entry, EntryKind, encode_entry
@@ -18,7 +17,7 @@ from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.records import iso_time
 from pipeline.drills.drill import Options, RefusedDrillError
 from pipeline.drills.shadow_replay import ShadowReplay
-from pipeline.drills.shadow_starts import common_start_ms
+from pipeline.drills.shadow_starts import LiveTask, common_start_ms
 from pipeline.errors import TruncatedError
 from pipeline.ports import JournalBounds
 from pipeline.testing import MemoryBroker
@@ -94,15 +93,15 @@ def _declared() -> DeclaredApp:
     return declared_app(app)
 
 
-def _tasks(count: int) -> list[tuple[TaskId, DeclaredGroup]]:
+def _tasks(count: int) -> list[LiveTask]:
     (group,) = _declared().groups
-    return [(TaskId(APP, group.name, n), group) for n in range(count)]
+    return [LiveTask(TaskId(APP, group.name, n), group, count) for n in range(count)]
 
 
 def test_a_refused_start_has_one_that_is_valid_for_all_tasks(tmp_path: Path) -> None:
     """The start that one task asked for was too early for the other, and the drill named no valid one."""
     tasks, journals = _tasks(2), _Journals()
-    one, other = tasks[0][0], tasks[1][0]
+    one, other = tasks[0].task, tasks[1].task
     replays = one.group_id.replays_topic
     journals.write(one, [(t, {"numbers": t, replays: int(t >= 300)}) for t in range(100, 1000, 100)])
     journals.write(other, [(t, {"numbers": t, replays: 0}) for t in range(150, 1000, 100)])
@@ -139,7 +138,7 @@ def _replay_refused(tmp_path: Path, journals: _Journals, since: str = "") -> Ref
 def test_a_task_without_a_journal_is_not_replayed(tmp_path: Path) -> None:
     """Nothing says where its replay would end."""
     journals = _Journals()
-    journals.chunks[_tasks(1)[0][0].journal] = []
+    journals.chunks[_tasks(1)[0].task.journal] = []
     assert _replay_refused(tmp_path, journals).name == "no-history"
 
 
@@ -150,7 +149,7 @@ def test_inputs_that_have_expired_are_not_replayed(
     tmp_path: Path, first: int, since: str, start: int | None
 ) -> None:
     """A replay from a later record would miss rows, and the report would call that a difference."""
-    task, journals = _tasks(1)[0][0], _Journals()
+    task, journals = _tasks(1)[0].task, _Journals()
     journals.write(task, [(t, {"numbers": t}) for t in range(100, 1000, 100)])
     journals.starts[TopicPartition("numbers", 0)] = first
     refused = _replay_refused(tmp_path, journals, since)
@@ -163,7 +162,7 @@ def test_inputs_that_have_expired_are_not_replayed(
 def test_a_start_for_all_tasks_outlives_the_next_checkpoint() -> None:
     """The worker truncates the journal with each checkpoint, and the operator needs a minute to use the start."""
     tasks, journals = _tasks(1), _Journals()
-    task = tasks[0][0]
+    task = tasks[0].task
     entries = [(t, {"numbers": t}) for t in range(100, 1000, 100)]
     journals.write(task, entries, registered=7, kept=[6, 4, 2])
     journals.truncate(task, 2)

@@ -1,4 +1,4 @@
-"""The changes of one row of a table, read from a task's journal: `row_history`.
+"""The changes of the rows with one key of a table, read from a task's journal: `row_histories`.
 
 Each entry has the new value of every row that its commit wrote. So the journal alone gives each change with the value
 before and after it, back to the journal's first entry. Reads only, as `pipeline.ops.history.past_states` describes.
@@ -7,17 +7,20 @@ before and after it, back to the journal's first entry. Reads only, as `pipeline
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.core.entry_body import entry_partitions, reset_partitions
+from pipeline.core.inputs import TaskInputs, row_prefix
 from pipeline.core.journal_format import EntryKind, JournalEntry
-from pipeline.core.names import TaskId
+from pipeline.core.names import TaskId, TopicPartition
 from pipeline.ops.history.past_states import journal_end, with_reader
+from pipeline.ops.history.record_commits import inputs_in
 from pipeline.ports import JournalReader
 from pipeline.runtime.commit.journal_reader import read_entries, without_delta
 from pipeline.runtime.environment import Environment
 
-__all__ = ["RowChange", "RowHistory", "StoredValue", "row_history"]
+__all__ = ["RowChange", "RowHistory", "StoredValue", "row_histories"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class RowChange:
     """One entry that changed the row.
 
     `entry`: without its table writes. `old`: None if the journal no longer has the entry that wrote the value before.
-    `before`: the input positions before the entry; None if the journal begins with it.
+    `before`: the input positions before the entry, by input name; None if the journal begins with it.
     """
 
     entry: JournalEntry
@@ -41,26 +44,19 @@ class RowChange:
     new: StoredValue
     before: Mapping[str, int] | None
 
-    @property
-    def inputs(self) -> dict[str, tuple[int, int]]:
-        """The first input offset of the commit and the next one after it, for each topic that it moved in."""
-        before = self.before if self.before is not None else {}
-        return {
-            topic: (before[topic], after)
-            for topic, after in self.entry.entry.positions.items()
-            if topic in before and after > before[topic]
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class RowHistory:
-    """The changes of a row in one task, oldest first. `total`: their number, if only the newest are kept.
+    """The changes of a row in one partition, oldest first. `total`: their number, if only the newest are kept.
 
-    `first`: the journal's first entry, without its table writes; None if the journal has none. The history is complete
-    if it is a genesis entry.
+    `partitions`: all partitions of the task. `inputs`: the names of its inputs. `first`: the journal's first entry,
+    without its table writes; None if the journal has none. The history is complete if it is a genesis entry.
     """
 
     task: TaskId
+    partition: int
+    partitions: Sequence[int]
+    inputs: TaskInputs
     changes: tuple[RowChange, ...]
     total: int
     first: JournalEntry | None
@@ -69,65 +65,119 @@ class RowHistory:
     def complete(self) -> bool:
         return self.first is None or self.first.entry.kind is EntryKind.GENESIS
 
+    def input_name(self, topic: str) -> str:
+        """The name of the input of a topic that the row's partition has. Positions have it."""
+        return self.inputs.name(TopicPartition(topic, self.partition))
 
-def row_history(
-    task: TaskId, table: str, full_key: bytes, environment: Environment, newest: int | None = None
-) -> RowHistory:
-    """Every change of a row that the journal of a task has.
+    def label(self, topic: str) -> str:
+        """A topic for people: with the partition, if the task has several."""
+        return str(TopicPartition(topic, self.partition)) if len(self.partitions) > 1 else topic
+
+    def moved(self, change: RowChange) -> dict[str, tuple[int, int]]:
+        """The first input offset of the commit and the next one after it, for each topic that it moved in.
+
+        Only the partition of the row counts: no handler writes the rows of another one.
+        """
+        before, found = change.before if change.before is not None else {}, {}
+        for name, after in change.entry.entry.positions.items():
+            place = self.inputs.place(name)
+            if place.partition == self.partition and name in before and after > before[name]:
+                found[place.topic] = before[name], after
+        return found
+
+
+def row_histories(
+    task: TaskId,
+    table: str,
+    key: bytes,
+    environment: Environment,
+    newest: int | None = None,
+    only: int | None = None,
+) -> list[RowHistory]:
+    """Every change of the rows with a key that the journal of a task has: a history for each of its partitions.
 
     A commit that wrote the value that the row already had is not a change.
 
     Args:
         task: The task. Its worker may be running.
         table: The table's name.
-        full_key: The key as journal and state have it: the table's prefix and the encoded key.
+        key: The key as format 1 has it: the table's prefix and the encoded key.
         environment: For Kafka.
-        newest: How many changes to keep; None for all.
+        newest: How many changes of each row to keep; None for all.
+        only: The only partition to return; None for all.
 
     Returns:
-        The changes, oldest first.
+        The histories in the order of the partitions, with the changes oldest first.
 
     Raises:
         FatalTaskError: The journal is damaged.
         UnreachableError: Kafka does not answer.
         RetriableError: The journal was truncated, or read from a stale leader, at each of several attempts.
     """
-    return with_reader(environment, lambda reader: _read(task, table, full_key, reader, newest))
+    inputs = inputs_in(task, environment.cluster)
+    read = with_reader(environment, lambda reader: _read(task, inputs, table, key, reader, newest))
+    return [found for found in read if only in {None, found.partition}]
 
 
-def _read(task: TaskId, table: str, full_key: bytes, reader: JournalReader, newest: int | None) -> RowHistory:
+class _Row:
+    """One row while the journal is read. `current`: None while its value is unknown."""
+
+    def __init__(self, newest: int | None, current: StoredValue | None) -> None:
+        self.changes: deque[RowChange] = deque(maxlen=newest)
+        self.total = 0
+        self.current = current
+
+    def apply(
+        self,
+        entry: JournalEntry,
+        new: StoredValue | None,
+        before: Mapping[str, int] | None,
+    ) -> None:
+        """`new`: the value after the entry; None if the entry does not decide it."""
+        if new is None:
+            return
+        if self.current is None or new.data != self.current.data:
+            self.changes.append(RowChange(without_delta(entry), self.current, new, before))
+            self.total += 1
+        self.current = new
+
+
+def _read(
+    task: TaskId, inputs: TaskInputs, table: str, key: bytes, reader: JournalReader, newest: int | None
+) -> list[RowHistory]:
     end = journal_end(task, reader)
     start = reader.bounds(task.journal).start
-    found: deque[RowChange] = deque(maxlen=newest)
-    total = 0
+    rows: dict[int, _Row] = {}
     first: JournalEntry | None = None
-    previous: JournalEntry | None = None
-    current: StoredValue | None = None  # None while it is unknown
+    before: Mapping[str, int] | None = None
     schema: str | None = None
     for entry in read_entries(task, reader, start, end, None):
         body = entry.entry
         if first is None:
             first = without_delta(entry)
-            current = StoredValue(None) if body.kind is EntryKind.GENESIS else None
+            known = StoredValue(None) if body.kind is EntryKind.GENESIS else None
+            rows = {number: _Row(newest, known) for number in entry_partitions(body, inputs)}
         if body.identity is not None:
             schema = body.identity.tables.get(table)
-        new = _after(entry, full_key, schema, current)
-        if new is not None and (current is None or new.data != current.data):
-            before = previous.entry.positions if previous is not None else None
-            found.append(RowChange(without_delta(entry), current, new, before))
-            total += 1
-        current = new if new is not None else current
-        previous = entry
-    return RowHistory(task, tuple(found), total, first)
+        for number, row in rows.items():
+            full_key = key if entry.version == 1 else row_prefix(number) + key
+            row.apply(entry, _after(entry, number, full_key, schema, row.current), before)
+        before = body.positions
+    numbers = list(rows)
+    return [
+        RowHistory(task, number, numbers, inputs, tuple(row.changes), row.total, first)
+        for number, row in rows.items()
+    ]
 
 
 def _after(
-    entry: JournalEntry, full_key: bytes, schema: str | None, current: StoredValue | None
+    entry: JournalEntry, number: int, full_key: bytes, schema: str | None, current: StoredValue | None
 ) -> StoredValue | None:
-    """The row after an entry that decides it; None for any other entry."""
+    """The row of a partition after an entry that decides it; None for any other entry."""
     delta = entry.entry.delta
     if full_key in delta:
         return StoredValue(delta[full_key], schema)
     if entry.entry.kind is EntryKind.RESET and current is not None and current.data is not None:
-        return StoredValue(None, schema)
+        reset = reset_partitions(entry.entry)
+        return StoredValue(None, schema) if reset is None or number in reset else None
     return None

@@ -14,7 +14,7 @@ from pipeline.api.table import table_prefix
 from pipeline.core.names import TaskId
 from pipeline.core.records import partition_of
 from pipeline.ops.history.past_states import AtEntry, restore_at
-from pipeline.ops.history.row_changes import RowHistory, StoredValue, row_history
+from pipeline.ops.history.row_changes import RowHistory, StoredValue, row_histories
 from pipeline.testing import TestDriver
 from pipeline.testing.memory_store import MemoryStores
 from tests.runtime.restore.test_stale_reads import Nth
@@ -25,7 +25,8 @@ NONE = StoredValue(None)
 
 def _history(rig: PastFlights, carrier: str, newest: int | None = None) -> RowHistory:
     task = rig.task(partition_of(carrier.encode(), 2))
-    return row_history(task, totals.name, _key(carrier), rig.reading_environment(), newest)
+    (found,) = row_histories(task, totals.name, _key(carrier), rig.reading_environment(), newest)
+    return found
 
 
 def _key(carrier: str) -> bytes:
@@ -56,8 +57,9 @@ def test_each_change_names_the_input_that_made_it() -> None:
     """The records of a carrier in the offsets of a change are as many as the flights that it added."""
     rig = PastFlights()
     records = rig.driver.broker.records(by_carrier.name)
-    for change in _history(rig, "AA").changes:
-        first, after = change.inputs[by_carrier.name]
+    history = _history(rig, "AA")
+    for change in history.changes:
+        first, after = history.moved(change)[by_carrier.name]
         made = [r for r in records if r.key() == b"AA" and first <= r.offset() < after]
         assert len(made) == _delay(change.new).flights - _delay(change.old).flights
         assert change.entry.entry.owner == "w1"
@@ -119,7 +121,7 @@ def test_a_write_of_the_same_value_is_not_a_change() -> None:
         driver.send(readings, "a", value)
         driver.run()
     key = table_prefix("levels") + b"a"
-    history = row_history(TaskId("levels", "main", 0), "levels", key, driver.environment())
+    (history,) = row_histories(TaskId("levels", "main", 0), "levels", key, driver.environment())
     assert [change.new.data for change in history.changes] == [b"1", b"2", None, b"2"]
 
 
@@ -146,7 +148,7 @@ def test_each_value_has_the_schema_of_its_time() -> None:
     driver.restart(app=made(str, str)[0])
     driver.run()
     key = table_prefix("levels") + b"a"
-    history = row_history(TaskId("levels", "main", 0), "levels", key, driver.environment())
+    (history,) = row_histories(TaskId("levels", "main", 0), "levels", key, driver.environment())
     first, upgraded = history.changes
     assert upgraded.old == first.new
     assert upgraded.entry.entry.kind.name == "ACQUIRE"

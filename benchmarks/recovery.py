@@ -1,10 +1,10 @@
 """Predicted and measured seconds of recovery: of a killed worker, a lost disk and a planned handoff.
 
-For each size, worker `b` has all tasks and a state of that size, and worker `a` has none. Orders keep coming. In each
-round, the drills of `pipeline drill` run, with their own predictions and measurements:
+For each size, worker `b` has all tasks and a state of that size. Orders keep coming. In each round, the drills of
+`pipeline drill` run, with their own predictions and measurements:
 
-    kill        `b` is killed and does not return in time: `a` takes over all tasks, on an empty disk
-    lost disk   `b` is killed and loses its disk; it starts again and restores all tasks
+    kill        `b` is killed and does not return in time: worker `a` takes over all tasks, on an empty disk
+    lost disk   `b`, the only worker, is killed and loses its disk; it starts again and restores all tasks
     handoff     `c` joins and gets half of the tasks, which are processed by `b` until `c` has copied their states
 
 The clock runs from the fault, or the start of `c`, until the last affected task commits on its new owner. A prediction
@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -62,6 +63,8 @@ PERIOD_S = 0.05  # between two orders of a partition
 DEADLINE_S = 600.0
 # `b` and `c` have so large a weight that no task is left for the workers before them.
 WEIGHTS = {"a": 1, "b": 100}
+# The workers beside `b`. Without one, the restart ends the pause of the tasks of a killed worker.
+OTHERS: dict[str, Sequence[str]] = {"kill": ["a"], "lost disk": [], "handoff": []}
 FAULTS = {"kill": ("kill-worker", "b"), "lost disk": ("lose-disk", "b"), "handoff": ("scale-out", "b")}
 
 
@@ -153,14 +156,17 @@ class _Bench:
                 f"recovery: {PARTITIONS} tasks, {size / 1e6:,.0f} MB of state, loaded in {seconds:.0f} s; "
                 f"{rounds} rounds"
             )
-            self._start("a")
             for _ in range(rounds):
                 for fault, measured in found.items():
-                    self._wait(self._is_ready, f"all tasks on worker b before {fault}")
-                    if fault == "kill":
-                        self._empty("a")
-                        self._wait(self._is_ready, "worker a with an empty disk")
+                    others = OTHERS[fault]
+                    is_ready = partial(self._is_ready, others)
+                    for worker in others:
+                        self._start(worker)
+                    self._wait(is_ready, f"all tasks on worker b before {fault}")
                     self._drill(measured)
+                    self._wait(is_ready, f"all tasks on worker b after {fault}")
+                    for worker in others:
+                        self._remove(worker)
         return list(found.values())
 
     def _drill(self, measured: Measured) -> None:
@@ -216,16 +222,14 @@ class _Bench:
                 stderr=log,
             )
 
-    def _empty(self, worker: str) -> None:
-        """Start a worker again on an empty disk: it has kept states of tasks that it ran in an earlier round.
+    def _remove(self, worker: str) -> None:
+        """Stop a worker, and empty its disk: it has kept the states of tasks that it ran.
 
         It leaves the members' group first. A killed worker stays in it for its session. A join in that time makes the
         coordinator wait for it, and the session of the worker that the drill kills begins only after this wait.
         """
         self._end(self._directory / worker / self._name, signal.SIGTERM)
         shutil.rmtree(self._directory / worker, ignore_errors=True)
-        self._start(worker)
-        self._wait(lambda: holder_of(self._directory / worker / self._name) is not None, f"worker {worker}")
 
     def _end(self, place: Path, by: signal.Signals = signal.SIGKILL) -> None:
         process = holder_of(place)
@@ -299,10 +303,11 @@ class _Bench:
             for task in self._status().tasks
         )
 
-    def _is_ready(self) -> bool:
-        """Whether worker b runs all tasks, and the two workers watch each other."""
+    def _is_ready(self, others: Sequence[str]) -> bool:
+        """Whether worker b runs all tasks, and it and the others watch each other."""
         status = self._status()
-        return [each.watched for each in status.workers] == [True, True] and all(
+        watched = {each.worker: each.watched for each in status.workers}
+        return watched == dict.fromkeys(("b", *others), True) and all(
             task.worker == "b" and task.phase == "live" and task.lag < PARTITIONS * 100
             for task in status.tasks
         )

@@ -14,7 +14,7 @@ LOCK := $(VENV)/lock/bin/uv pip compile --quiet --no-config --universal --no-ann
 ON_OLD_KAFKA := tests/contracts tests/kafka/test_worker_kills.py::test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact \
 	tests/kafka/test_load_kills.py::test_kills_at_each_point_of_one_load_lose_and_double_no_row
 
-.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-false-alarms test-security test-acls test-monitoring test-browser test-helm test-peers test-containers test-old-kafka lint docs bench bench-peers soak release-check lock clean
+.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-false-alarms test-security test-acls test-monitoring test-browser test-helm test-peers test-containers test-old-kafka lint docs bench bench-peers bench-scale soak release-check lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -81,6 +81,9 @@ docs: $(INSTALLED)  ## the documentation site, in build/docs/site; a broken link
 
 bench: $(INSTALLED)  ## throughput beside the raw client; how soon a killed worker commits again
 	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-scale: $(INSTALLED)  ## a simulated fleet: 1,000 workers, 10,000 tasks; SCALE="WORKERS TASKS" for another size
+	$(BIN)/python -m benchmarks.scale $(SCALE)
 
 bench-peers: $(INSTALLED)  ## beside Kafka Streams, Quix Streams, faust-streaming and the raw client; writes docs/reference/performance.md
 	$(BIN)/python -m benchmarks peers $(PEERS)

@@ -110,7 +110,7 @@ def recent(count: LetterCount, now_ms: int) -> float:
 
 
 class LetterTally(msgspec.Struct, frozen=True, kw_only=True):
-    """The open records of a group. `counted`: by partition, the last dead letter that is included. `wall_ms`: when.
+    """The open records of a group. `counted`: by task, the last dead letter that is included. `wall_ms`: when.
 
     `open` alone may be negative: dead letters written after `counted` may already be replayed or discarded.
     """
@@ -154,18 +154,18 @@ def open_letters(
 ) -> OpenLetters:
     """The open records in the dead-letter topic `topic_id`.
 
-    `counts`: those of the tasks' last entries, by partition; None where an earlier release wrote the entry.
+    `counts`: those of the tasks' last entries, by task; None where an earlier release wrote the entry.
     """
     known = tally if tally is not None and tally.topic_id == topic_id else None
     counted = known.counted if known is not None else {}
     found, whole, lately, last_ms = known.open if known is not None else 0, True, 0.0, 0
-    for partition, count in counts.items():
+    for number, count in counts.items():
         if count is None:
             whole = False
             continue
         if count.topic_id != topic_id:
             continue
-        before = counted.get(partition, NOT_NUMBERED)
+        before = counted.get(number, NOT_NUMBERED)
         continued = before.since == count.since
         found += count.count - (before.number if continued else 0)
         whole = whole and (continued or count.whole)

@@ -121,7 +121,7 @@ class GroupId(NamedTuple):
 
     @property
     def replays_topic(self) -> str:
-        """An additional input of the group: the dead letters to replay, in the partition of their task."""
+        """An additional input of the group: the dead letters to replay, in the partition of their record."""
         return f"{self.app}.{self.group}.replays"
 
     @property

@@ -19,7 +19,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from pipeline.core.entry_body import reset_partitions
 from pipeline.core.envelope import EnvelopeError
+from pipeline.core.inputs import TaskInputs
 from pipeline.core.journal_format import EntryKind, JournalEntry, assemble, begins_entry, chain_after
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
@@ -42,6 +44,7 @@ class SeenEntry(NamedTuple):
     wall_ms: int
     offset: int
     chain: bytes
+    reset: Sequence[int] | None = None  # of a reset: the partitions whose rows it deletes; None: all
 
 
 @dataclass
@@ -50,10 +53,11 @@ class _Task:
 
     task: TaskId
     next_offset: int
+    inputs: TaskInputs
     last: SeenEntry | None = None
     known: dict[bytes, SeenEntry] = field(default_factory=dict)
-    covered: dict[str, int] = field(default_factory=dict)  # by topic, the highest position of any entry
-    repeating: set[str] = field(default_factory=set)  # topics whose first duplicate was reported
+    covered: dict[str, int] = field(default_factory=dict)  # by input, the highest position of any entry
+    repeating: set[str] = field(default_factory=set)  # inputs whose first duplicate was reported
     continued: set[bytes] = field(default_factory=set)  # chain values that an entry continues
     strangers: set[str] = field(default_factory=set)  # owners that committed after they had lost the task
     parts: list[tuple[int, bytes]] = field(default_factory=list)
@@ -69,9 +73,12 @@ class Judge:
         self._tasks: dict[TaskId, _Task] = {}
         self.effects: list[Effect] = []
 
-    def begin(self, task: TaskId, before: JournalEntry | None, offset: int) -> None:
-        """Follow a task from `offset` on. `before`: the last entry below it; None if the journal is empty."""
-        state = _Task(task, offset)
+    def begin(self, task: TaskId, before: JournalEntry | None, offset: int, tasks: int) -> None:
+        """Follow a task from `offset` on.
+
+        `before`: the last entry below it; None if the journal is empty. `tasks`: how many its group has.
+        """
+        state = _Task(task, offset, TaskInputs(task.number, tasks))
         if before is not None:
             self._remember(state, _seen(before))
             state.covered = dict(before.entry.positions)
@@ -102,8 +109,8 @@ class Judge:
         state.parts, state.next_offset = [], after.next_offset
         state.owner = after.entry.owner
         self._remember(state, _seen(after))
-        for topic, position in after.entry.positions.items():
-            state.covered[topic] = max(position, state.covered.get(topic, position))
+        for name, position in after.entry.positions.items():
+            state.covered[name] = max(position, state.covered.get(name, position))
 
     def has(self, task: TaskId, chain: bytes) -> bool:
         """Whether the entry with this chain value is in the journal, and one of the last that were read."""
@@ -117,7 +124,7 @@ class Judge:
         for name, end in applied.positions.items():
             start = last.positions.get(name, 0) if last is not None else 0
             if offset is None and end > start:
-                topic, offset = name, start
+                topic, offset = state.inputs.label(name, applied.positions), start
         text = (
             f"worker {worker} has applied entry {applied.seq}, which was confirmed and is not in the journal"
         )
@@ -151,7 +158,7 @@ class Judge:
         elif seen.kind in _OWNED and state.owner and seen.owner not in {state.owner, *state.strangers}:
             state.strangers.add(seen.owner)
             self._effect(
-                "fork", state, *_first(parent, seen), seen.offset,
+                "fork", state, *_first(state, parent, seen), seen.offset,
                 f"worker {seen.owner} has committed entry {seen.seq} after worker {state.owner} acquired the task",
             )  # fmt: skip
         if parent is not None:
@@ -174,7 +181,7 @@ class Judge:
         if last is not None:
             missing = f"entry {seen.seq} follows entry {last.seq} in the topic and does not continue it"
             what = "an entry is missing" if seen.seq > last.seq else "its predecessor is missing"
-            self._effect("loss", state, *_first(last, seen), seen.offset, f"{missing}: {what}")
+            self._effect("loss", state, *_first(state, last, seen), seen.offset, f"{missing}: {what}")
         return None
 
     def _check_fork(self, state: _Task, parent: SeenEntry, seen: SeenEntry) -> None:
@@ -182,33 +189,37 @@ class Judge:
         if last is None or parent.chain not in state.continued:
             state.continued.add(parent.chain)
             return
-        topic, offset = _first(parent, seen)
+        topic, offset = _first(state, parent, seen)
         text = f"entry {seen.seq} of worker {seen.owner} continues entry {parent.seq}, which another entry continues"
         self._effect("fork", state, topic, offset, seen.offset, text)
 
     def _cover(self, state: _Task, parent: SeenEntry, seen: SeenEntry) -> None:
         """Compare the interval of an entry with what other entries have covered."""
-        if seen.kind is EntryKind.RESET:
-            state.covered = dict(seen.positions)
-            state.repeating.clear()
-            return
-        for topic, start in parent.positions.items():
-            end = seen.positions.get(topic, start)
-            covered = state.covered.get(topic, start)
+        reset = _reset_inputs(state, seen)
+        for name in reset:
+            state.covered[name] = seen.positions[name]
+            state.repeating.discard(name)
+        for name, start in parent.positions.items():
+            if name in reset:
+                continue
+            end = seen.positions.get(name, start)
+            covered = state.covered.get(name, start)
             if end < start and seen.kind is EntryKind.ACQUIRE:
-                state.covered[topic] = end  # the topic was replaced by another one of this name
+                state.covered[name] = end  # the topic was replaced by another one of this name
             elif end < start or (start < covered and end > start):
-                self._repeat(state, topic, min(start, end), seen)
+                self._repeat(state, name, min(start, end), seen)
             state.offsets += max(0, end - max(start, covered))
-            state.covered[topic] = max(end, state.covered.get(topic, end))
+            state.covered[name] = max(end, state.covered.get(name, end))
 
-    def _repeat(self, state: _Task, topic: str, offset: int, seen: SeenEntry) -> None:
-        """Report the first duplicate of a topic since the start, or since a reset."""
-        if topic not in state.repeating:
-            state.repeating.add(topic)
-            end = state.covered.get(topic, offset)
+    def _repeat(self, state: _Task, name: str, offset: int, seen: SeenEntry) -> None:
+        """Report the first duplicate of an input since the start, or since a reset."""
+        if name not in state.repeating:
+            state.repeating.add(name)
+            end = state.covered.get(name, offset)
             text = f"inputs from {offset} on were committed by an earlier entry, too, up to {max(offset, end - 1)}"
-            self._effect("duplicate", state, topic, offset, seen.offset, text)
+            self._effect(
+                "duplicate", state, state.inputs.label(name, seen.positions), offset, seen.offset, text
+            )
 
     def _effect(
         self,
@@ -232,19 +243,39 @@ class Judge:
             state.continued.discard(oldest)
 
 
-def _first(before: SeenEntry | None, seen: SeenEntry) -> tuple[str, int | None]:
-    """The topic and the first input offset that an entry covers beyond `before`."""
+def _reset_inputs(state: _Task, seen: SeenEntry) -> set[str]:
+    """The inputs whose positions an entry sets, whatever was covered before."""
+    if seen.kind is not EntryKind.RESET:
+        return set()
+    return {
+        name
+        for name in seen.positions
+        if seen.reset is None or state.inputs.place(name).partition in seen.reset
+    }
+
+
+def _first(state: _Task, before: SeenEntry | None, seen: SeenEntry) -> tuple[str, int | None]:
+    """The input and its first offset that an entry covers beyond `before`."""
     if before is None:
         return "", None
-    for topic, end in seen.positions.items():
-        start = before.positions.get(topic, 0)
+    for name, end in seen.positions.items():
+        start = before.positions.get(name, 0)
         if end != start:
-            return topic, min(start, end)
-    return next(iter(before.positions.items()), ("", None))
+            return state.inputs.label(name, seen.positions), min(start, end)
+    for name, at in before.positions.items():
+        return state.inputs.label(name, before.positions), at
+    return "", None
 
 
 def _seen(found: JournalEntry) -> SeenEntry:
     entry = found.entry
     return SeenEntry(
-        entry.kind, entry.seq, entry.owner, dict(entry.positions), entry.wall_ms, found.offset, found.chain
+        entry.kind,
+        entry.seq,
+        entry.owner,
+        dict(entry.positions),
+        entry.wall_ms,
+        found.offset,
+        found.chain,
+        reset_partitions(entry) if entry.kind is EntryKind.RESET else None,
     )

@@ -6,7 +6,7 @@ is an observation, not an error.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -107,8 +107,9 @@ class Observer:
         """Read the status, and follow the journals from their last entries on. Raises PipelineError."""
         first = self._read()
         tasks = [status.task for status in first.status.tasks if not status.database]
+        count = Counter(task.group for task in tasks)
         for task, (before, end) in self._each(tasks, self._last).items():
-            self.judge.begin(task, before, end)
+            self.judge.begin(task, before, end, count[task.group])
             self._histories[task].entries.clear()
         self._tasks = tasks
         return first

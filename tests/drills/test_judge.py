@@ -76,6 +76,35 @@ def test_a_reset_may_move_positions_back() -> None:
     assert _effects(journal) == []
 
 
+def test_each_partition_of_a_task_is_judged_alone() -> None:
+    """An entry contains the positions of all of them, and most entries move only some."""
+    journal = Journal((0, 0, 0))
+    before = journal.commit((10, 0, 0))
+    journal.commit((10, 5, 7))
+    journal.commit((10, 4, 9), after=before)
+    assert _effects(journal) == [
+        ("fork", "orders[11]", 0),
+        ("duplicate", "orders[11]", 0),
+        ("duplicate", "orders[19]", 0),
+    ]
+    assert journal.judge.verdict().input_offsets == 10 + 5 + 9
+
+
+def test_a_reset_of_one_partition_may_move_only_its_position() -> None:
+    """The positions of the others must not fall: their records would be processed twice with their old rows."""
+    journal = Journal((0, 0))
+    journal.commit((30, 40))
+    journal.reset((30, 5), 11)
+    journal.acquire("a", (30, 5))
+    journal.commit((31, 9))
+    assert _effects(journal) == []
+    journal.reset((20, 0), 11)
+    assert _effects(journal) == [("duplicate", "orders[3]", 20)]
+    journal.reset((0, 0))
+    journal.commit((50, 60))
+    assert len(_effects(journal)) == 1
+
+
 def test_a_commit_of_a_former_owner_is_a_fork() -> None:
     """A zombie that was not fenced continues the chain of its successor, and so leaves it intact."""
     journal = Journal()

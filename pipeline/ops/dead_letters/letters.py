@@ -69,8 +69,7 @@ def letter_id(text: str) -> LetterId:
 class Choice:
     """A selection of letters. A condition that is not given excludes no letter.
 
-    `ids`: only these letters. `partition`: the partition of the record, and so its task. `error`: a part of the error's
-    text.
+    `ids`: only these letters. `partition`: the partition of the record. `error`: a part of the error's text.
     """
 
     ids: Collection[LetterId] = ()

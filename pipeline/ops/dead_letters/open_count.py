@@ -2,8 +2,8 @@
 
 A command that reads all letters of a group counts the open records, up to the letter that each task's last entry
 names, and writes that tally in the transaction of its marks. A command that reads only some letters subtracts the
-records that it marks from the previous tally. `core.letter_count` describes how a status adds the letters that tasks
-have written since.
+records that it marks from the previous tally. `core.dead_letter_count` describes how a status adds the letters
+that tasks have written since.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class OpenCount:
         self._group = group
         self._topic = topic
         self._environment = environment
-        self._counts: Mapping[int, LetterCount] | None = None
+        self._counts: Mapping[int, LetterCount] | None = None  # by task
+        self._tasks = 0
         self._tally: LetterTally | None = None
         self._sent: LetterTally | None = None
         self.stale = False  # whether the tally in Kafka differs from the count
@@ -80,9 +81,7 @@ class OpenCount:
         if self._counts is None:
             return
         counts = {
-            partition: count
-            for partition, count in self._counts.items()
-            if count.topic_id == self._topic.topic_id
+            number: count for number, count in self._counts.items() if count.topic_id == self._topic.topic_id
         }
         still_open = [record for record in records if record.state(marks) is State.OPEN]
         now_ms = self._environment.clock.wall_ms()
@@ -90,8 +89,8 @@ class OpenCount:
         self._tally = LetterTally(
             group=self._group.group,
             topic_id=self._topic.topic_id,
-            open=sum(not _is_later(record, counts) for record in still_open),
-            counted={partition: count.at for partition, count in counts.items()},
+            open=sum(not _is_later(record, counts, self._tasks) for record in still_open),
+            counted={number: count.at for number, count in counts.items()},
             wall_ms=now_ms,
         )
         after = open_letters(self._topic.topic_id, counts, self._tally, now_ms)
@@ -113,10 +112,8 @@ class OpenCount:
     def _last_counts(self, reader: JournalReader) -> dict[int, LetterCount]:
         name = self._group.journal_topic
         journal = self._environment.cluster.describe([name]).get(name)
-        places = [
-            TaskId(*self._group, number).journal
-            for number in range(journal.partitions if journal is not None else 0)
-        ]
+        self._tasks = journal.partitions if journal is not None else 0
+        places = [TaskId(*self._group, number).journal for number in range(self._tasks)]
         with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
             found = pool.map(lambda place: last_entry(place, reader), places)
         last = {
@@ -124,10 +121,10 @@ class OpenCount:
             for place, entry in zip(places, found, strict=True)
             if entry is not None
         }
-        return {partition: count for partition, count in last.items() if count is not None}
+        return {number: count for number, count in last.items() if count is not None}
 
 
-def _is_later(record: FailedRecord, counts: Mapping[int, LetterCount]) -> bool:
+def _is_later(record: FailedRecord, counts: Mapping[int, LetterCount], tasks: int) -> bool:
     """Whether its newest letter was written after the entry whose count was read. The task counts that letter."""
-    count = counts.get(record.task)
+    count = counts.get(record.partition % tasks) if tasks else None
     return count is not None and record.number > count.at

@@ -46,7 +46,7 @@ class FailedRecord:
         named: The choice has the id of one of the record's letters, or no ids.
         fits: The newest letter meets the other conditions of the choice.
         ids: The ids of all letters.
-        task: The task that wrote the newest letter.
+        partition: The partition of the record, and so of the task that wrote the newest letter.
         number: The number of the newest letter among the letters of that task, if its headers have it.
     """
 
@@ -56,7 +56,7 @@ class FailedRecord:
     named: bool = False
     fits: bool = False
     ids: list[LetterId] = field(default_factory=list)
-    task: int = -1
+    partition: int = -1
     number: LetterNumber = NOT_NUMBERED
 
     @property
@@ -72,7 +72,7 @@ class FailedRecord:
         if found.partition == self.newest[0] or time > (self.failed_ms, self.replay):
             self.newest, self.fits = found.id, choice.fits(found)
             self.failed_ms, self.replay = time
-            self.task = found.letter.origin.partition
+            self.partition = found.letter.origin.partition
             self.number = found.letter.number if own else NOT_NUMBERED
 
     def state(self, marks: Mapping[LetterId, ReplayMark]) -> State:

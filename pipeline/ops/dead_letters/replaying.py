@@ -1,6 +1,6 @@
 """Replays dead letters, each exactly once, or marks them as discarded. Uses ports only.
 
-A replay of a letter is a record in `<app>.<group>.replays`, in the partition of its task. Only the group reads that
+A replay of a letter is a record in `<app>.<group>.replays`, in the partition of the record. Only the group reads that
 topic. In the original topic, other groups and apps would handle the record a second time. The protocol:
 
 1. Fence: open the group's transactional producer and call `init`. Of two concurrent replays, the older one cannot
@@ -200,7 +200,7 @@ class Replayer:
         if letter.origin.topic not in self._inputs:
             return f"topic {letter.origin.topic} is no longer an input of group {group.group}: restore its handler"
         if letter.origin.partition >= self._replays.partitions:
-            return f"group {group.group} has no task {letter.origin.partition}"
+            return f"the inputs of group {group.group} have no partition {letter.origin.partition}"
         limit = int(self._replays.config.get("max.message.bytes", "1048588")) - _RECORD_BYTES
         size = len(encode_replay(self._replay(found)))
         if size > limit:

@@ -12,6 +12,7 @@ from pipeline.core.dead_letter_count import OpenLetters
 from pipeline.core.names import TopicPartition, letter_counts_topic
 from pipeline.errors import AbortableError, UnknownOutcomeError
 from pipeline.ops.dead_letters.letters import Choice
+from pipeline.ops.dead_letters.open_count import OpenCount
 from pipeline.ops.dead_letters.purging import purge
 from pipeline.ops.dead_letters.records import State, failed_records
 from pipeline.ops.dead_letters.replaying import Discarder, ReplayReport
@@ -200,6 +201,27 @@ def test_a_dead_letter_topic_that_was_created_again_is_counted_from_none() -> No
     assert counted(orders)[:2] == (1, True)
 
 
+def test_letters_of_all_partitions_of_a_task_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count is that of a task. A letter of its second partition must not look like one of another task.
+
+    The letters that a worker writes after the command has read the counts are counted by the tasks.
+    """
+    orders = Orders(partitions=6, tasks=2)
+    orders.bad = set(range(100))
+    orders.send(*range(12), customers=12)
+    orders.driver.run()
+    real = OpenCount.begin
+
+    def late(count: OpenCount, journals: Callable[[], JournalReader]) -> None:
+        orders.send(*range(20, 32), customers=12)
+        orders.driver.run()
+        real(count, journals)
+
+    monkeypatch.setattr(OpenCount, "begin", late)
+    replayer(orders).run(Choice(error="3 is"))
+    assert counted(orders).open == really_open(orders) == 24 - 2
+
+
 def test_a_count_that_is_lost_is_made_anew_by_the_next_command() -> None:
     """If its topic was deleted, only the number in the status is wrong."""
     orders = failed()
@@ -217,7 +239,7 @@ def test_any_history_of_failures_commands_and_crashes_is_counted(
     """Whatever happens, a status says what the letters and marks say."""
     monkeypatch.setattr("pipeline.ops.dead_letters.replaying.BATCH_LETTERS", 1 + seed % 3)
     dice = random.Random(seed)
-    orders = Orders(seed=seed, deferred=bool(seed % 2))
+    orders = Orders(seed=seed, deferred=bool(seed % 2), partitions=5, tasks=(None, 5, 2, 1)[seed % 4])
     errors = [Crash, AbortableError, UnknownOutcomeError]
     amount = 0
     orders.driver.run()

@@ -213,7 +213,7 @@ def test_a_letter_whose_topic_is_no_longer_an_input_is_refused_with_what_to_do()
 
 
 @pytest.mark.parametrize("partition", [2, 7])
-def test_a_letter_of_a_task_that_there_is_not_is_refused(partition: int) -> None:
+def test_a_letter_of_a_partition_that_there_is_not_is_refused(partition: int) -> None:
     """If its topic had more partitions before, a replay to a missing partition would never succeed."""
     orders = failed()
     letter = orders.driver.broker.records(GROUP.dead_letter_topic)[0]
@@ -222,7 +222,7 @@ def test_a_letter_of_a_task_that_there_is_not_is_refused(partition: int) -> None
         for name, value in letter.headers() or ()
     ]
     orders.driver.broker.produce(Output(GROUP.dead_letter_topic, None, b"1", 0, headers))
-    with pytest.raises(InputError, match=f"group main has no task {partition}"):
+    with pytest.raises(InputError, match=f"the inputs of group main have no partition {partition}"):
         orders.driver.replay_dead_letters()
     orders.driver.run()
     orders.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline import App, Batch, Context, Event, OnError
+from pipeline.app import declared_app
 from pipeline.config import WorkerSettings
 from pipeline.core.names import GroupId, TaskId
 from pipeline.testing import TestDriver
@@ -19,6 +20,7 @@ class Orders:
         self,
         *,
         partitions: int = 2,
+        tasks: int | None = None,
         batch: bool = False,
         on_error: OnError = "dead_letter",
         retries: int = 0,
@@ -29,6 +31,7 @@ class Orders:
         self.bad: set[int] = set()
         self.seen: list[Event[str, int]] = []
         self.app = self.version(batch=batch, on_error=on_error, retries=retries)
+        declared_app(self.app).main.tasks = tasks
         self.driver = TestDriver(
             self.app, partitions=partitions, seed=seed, deferred=deferred, settings=settings
         )

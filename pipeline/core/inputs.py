@@ -83,6 +83,10 @@ class TaskInputs(NamedTuple):
         """Its partitions of a topic that has `count`."""
         return range(self.number, count, self.tasks) if self.tasks else (self.number,)
 
+    def owns(self, partition: int) -> bool:
+        """Whether the task reads this partition of its topics."""
+        return partition % self.tasks == self.number if self.tasks else partition == self.number
+
     def name(self, place: TopicPartition) -> str:
         """The name of an input. Raises InvariantError for a partition of another task."""
         ordinal, other = divmod(place.partition - self.number, self.tasks or 1)

@@ -8,16 +8,18 @@ from http import HTTPStatus
 
 import pytest
 
+from pipeline.core.records import partition_of
 from pipeline.testing import Step
 from tests.support.http.asked import Asked
 from tests.support.ops.dead_letters.orders import Orders
+from tests.support.runtime.several import BAD, Several
 from tests.support.runtime.sums import Sums
 
 SECRET = "s3cret"  # noqa: S105
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
-def asked_of(app: Sums | Orders, *, by_name: bool = False) -> Asked:
+def asked_of(app: Sums | Orders | Several, *, by_name: bool = False) -> Asked:
     return Asked(app.driver, None if by_name else app.app, app.app.name)
 
 
@@ -156,6 +158,61 @@ def test_a_dead_letter_has_the_command_that_replays_it() -> None:
     orders.driver.run()
     [letter] = asked.get("/api/task/main/0")["dead_letters"]["letters"]
     assert letter["state"] == "replayed"
+
+
+@pytest.mark.parametrize("by_name", [False, True], ids=["declared", "by-name"])
+def test_rows_of_a_task_are_those_of_all_its_partitions(by_name: bool) -> None:
+    """Each partition has rows of its own, also with the same key."""
+    several = Several.begun()
+    several.send("a", partitions=[2])
+    several.send("only here", partitions=[4])
+    several.driver.run()
+    asked = asked_of(several, by_name=by_name)
+    document = asked.get("/api/task/main/0")
+    assert document["partitions"] == [0, 2, 4]
+    [table] = document["tables"]
+    assert table["name"] == "counts"
+    rows = {(row["partition"], row["key"]): row["value"] for row in table["rows"]}
+    assert rows == {(0, "a"): "1", (2, "a"): "2", (4, "a"): "1", (4, "only here"): "1"}
+    found = asked.get("/api/task/main/0", table="counts", key="a")
+    assert (found["row"]["partition"], found["row"]["value"]) == (2, "2")
+    assert found["command"].startswith("pipeline table show counts a --app ")
+    assert asked.get("/api/task/main/1", table="counts", key="only here")["row"] is None
+
+
+def test_a_row_that_a_reset_has_deleted_is_not_found() -> None:
+    """A reset of one partition keeps the rows of the others."""
+    several = Several.begun()
+    several.driver.reset("latest", partition=2)
+    asked = asked_of(several)
+    assert asked.get("/api/task/main/0", table="counts", key="a")["row"]["partition"] in {0, 4}
+    for partition in (0, 4):
+        several.driver.reset("latest", partition=partition)
+    found = asked.get("/api/task/main/0", table="counts", key="a")
+    assert (found["row"], found["complete"]) == (None, True)
+
+
+@pytest.mark.parametrize("partitions", [6, 20])
+def test_dead_letters_of_a_task_are_those_of_all_its_partitions(partitions: int) -> None:
+    """With many partitions, only those of the task are read."""
+    several = Several(partitions=partitions)
+    for partition in range(
+        partitions
+    ):  # a key of each partition, because a dead letter is where its key belongs
+        key = next(k for k in map(str, range(10_000)) if partition_of(k.encode(), partitions) == partition)
+        several.send(key, BAD, [partition])
+    several.driver.run()
+    for number in range(2):
+        letters = asked_of(several).get(f"/api/task/main/{number}")["dead_letters"]["letters"]
+        assert sorted(letter["partition"] for letter in letters) == list(range(number, partitions, 2))
+
+
+def test_a_topic_of_several_partitions_is_one_node() -> None:
+    """The positions of such a task are by partition."""
+    found = asked_of(Several.begun(), by_name=True).get("/api/topology")
+    assert ("topic:numbers", "group:main") in edges(found)
+    names = [node["name"] for node in found["nodes"]]
+    assert sorted(names) == ["main", "numbers", "several.main.dead-letters"]
 
 
 def edges(document: dict[str, Sequence[dict[str, object]]]) -> set[tuple[object, object]]:

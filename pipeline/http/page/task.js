@@ -85,10 +85,11 @@ export class TaskPanel {
     const matching = chosen.rows.filter((row) => row.key.includes(this.filter));
     const rows = this.found?.row ? [this.found.row] : matching;
     const note = this.note(chosen, rows);
+    const several = this.task.partitions.length > 1;
     rebuilt(place, [this.tableName, rows, note], () => [
       rows.length ? h("div", { class: "scroll rows-scroll" }, h("table", { class: "rows" },
-        h("thead", {}, h("tr", {}, h("th", {}, "Key"), h("th", {}, "Value"), h("th", { class: "n" }, "Seq"), h("th", {}, "Written"))),
-        h("tbody", {}, rows.map((row) => h("tr", {}, h("td", { class: "data" }, row.key), h("td", { class: "data" }, row.value ?? h("em", {}, "deleted")),
+        h("thead", {}, h("tr", {}, several ? h("th", { class: "n" }, "Partition") : "", h("th", {}, "Key"), h("th", {}, "Value"), h("th", { class: "n" }, "Seq"), h("th", {}, "Written"))),
+        h("tbody", {}, rows.map((row) => h("tr", {}, several ? h("td", { class: "n" }, String(row.partition)) : "", h("td", { class: "data" }, row.key), h("td", { class: "data" }, row.value ?? h("em", {}, "deleted")),
           h("td", { class: "n" }, number(row.seq)), h("td", {}, when(row.at_ms, this.nowMs))))))) : "",
       h("p", { class: "soft small" }, note.text, note.command ? command(note.command) : ""),
     ]);
@@ -101,6 +102,7 @@ export class TaskPanel {
         ? { text: "The row does not exist: no entry of this task has written it." }
         : { text: `No entry since ${number(this.found.searched_to_seq)} has written this row. If the row exists, the state of the task contains it: `, command: this.found.command };
     }
+    if (this.found?.command) return { text: `The newest value of this key, in partition ${this.found.row.partition}. Other partitions may have a row with this key, too: `, command: this.found.command };
     if (this.found) return { text: "The newest value of this row." };
     if (!rows.length) return { text: this.filter ? "No row of the last entries has this key. Search the journal for it." : "The last entries have written no row." };
     return { text: chosen.more ? `The newest ${rows.length} of the rows that the last entries have written.` : "The rows that the last entries have written, the newest first." };

@@ -46,11 +46,16 @@ function update(button, task, selected, roomy) {
   rebuilt(worker, [owner, without, roomy], () => (owner ? [badge(owner), roomy ? h("span", {}, owner) : ""] : [roomy ? h("span", {}, without) : ""]));
 }
 
+const SHOWN = 8; // partitions; the others continue at the same distance
+
+const partitions = (numbers) => (numbers.length > SHOWN ? `${numbers.slice(0, SHOWN).join(", ")}, … (${numbers.length})` : numbers.join(", "));
+
 function facts(task, nowMs) {
   return [
     ["Phase", `${PHASES[task.phase]?.[0] ?? ""} ${task.phase}: ${PHASES[task.phase]?.[1] ?? ""}`],
     [owned(task) ? "Worker" : "Last worker", task.worker || NONE],
     ...(task.next_worker ? [["Next worker", task.next_worker]] : []),
+    ...(task.partitions.length > 1 ? [["Partitions", partitions(task.partitions)]] : []),
     ["Lag", plural(task.lag, "record")],
     ["Throughput", task.records_per_s === null ? NONE : `${rate(task.records_per_s)} records/s`],
     [task.database ? "Epoch" : "Last entry", task.database ? number(task.seq) : `${number(task.seq)}, ${ago(task.last_entry_ms, nowMs)}`],
@@ -175,7 +180,7 @@ export class TaskGrid {
         const parts = [phases.join(", "), `lag ${number(group.lag)}`];
         if (group.restore_s) parts.push(`restore ≤ ${seconds(group.restore_s)}`);
         if (group.open_dead_letters) parts.push(plural(group.open_dead_letters, "open dead letter"));
-        if (group.retried) parts.push(`${plural(group.retried, "record")} retried`);
+        if (group.retried) parts.push(`${plural(group.retried, "task")} retrying`);
         text(node.querySelector("p"), parts.join("  ·  "));
         node.lastChild.classList.toggle("dense", !roomy);
         const tasks = byGroup.get(group.group).sort((a, b) => a.task - b.task);

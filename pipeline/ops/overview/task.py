@@ -18,12 +18,15 @@ from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import DeclaredTable
 from pipeline.api.keys import parse_key
 from pipeline.api.table import table_prefix
+from pipeline.core.entry_body import entry_partitions, reset_partitions, split_row
+from pipeline.core.inputs import TaskInputs, row_prefix
 from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import DEAD_LETTER_READER, TaskId, TopicPartition
 from pipeline.core.records import readable
 from pipeline.errors import InputError
 from pipeline.ops.dead_letters.letters import DeadLetter, dead_letter_of
 from pipeline.ops.dead_letters.marks import Marks, decode_mark, marks_place
+from pipeline.ops.history.record_commits import inputs_in
 from pipeline.ops.overview import Clients
 from pipeline.ops.reading import committed_records
 from pipeline.ports import Clock, JournalBounds, JournalReader, TopicInfo
@@ -36,7 +39,7 @@ ENTRIES_BYTES = 2 << 20
 ROWS = 50  # of each table
 LETTERS = 30
 SEARCHED_BYTES = 16 << 20
-_LETTER_OFFSETS = 200  # of each partition that is read
+_LETTER_OFFSETS = 200  # of each partition that is read, if there are few
 _ALL_PARTITIONS = 8  # a dead-letter topic with more is read only where letters of the task with keys are
 _SHOWN_CHARACTERS = 2_000
 _PREFIX_BYTES = 4
@@ -44,10 +47,11 @@ _PREFIX_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A table write. `entry`: the one that wrote it."""
+    """A table write. `entry`: the one that wrote it. `key`: as in format 1."""
 
     entry: JournalEntry
-    full_key: bytes
+    partition: int
+    key: bytes
     data: bytes | None
 
 
@@ -97,31 +101,45 @@ class TaskView:
             raise InputError(f"group {group} has no task {number}", hint="reload the page")
         entries = self._entries(task) if journal is not None else []
         letters = topics.get(task.group_id.dead_letter_topic)
+        inputs = TaskInputs(number, journal.partitions if journal is not None else 0)
         return {
             "now_ms": self._clock.wall_ms(),
             "group": group,
             "task": number,
+            "partitions": entry_partitions(entries[-1].entry, inputs) if entries else [],
             "entries": [_entry(entry, before) for entry, before in _pairs(entries)][:ENTRIES],
             "tables": self._rows(task, entries),
-            "dead_letters": self._letters(task, letters) if letters is not None else None,
+            "dead_letters": self._letters(task, inputs, letters) if letters is not None else None,
         }
 
     def row(self, group: str, number: int, table: str, key: str) -> dict[str, object]:
-        """The newest value of a row, from the journal. Raises InputError, UnreachableError."""
+        """The newest value of a key, from the journal. Raises InputError, UnreachableError.
+
+        In a task with several partitions, each of them may have a row with this key. `command` shows all of them.
+        """
         task = TaskId(self._app, group, number)
         definition = self._tables.get(group, {}).get(table_prefix(table))
         encoded = definition.key.encode(parse_key(definition.key, key)) if definition else key.encode()
-        full_key = table_prefix(table) + (encoded or b"")
+        searched_key = table_prefix(table) + (encoded or b"")
+        command = f"pipeline table show {table} {shlex.quote(key)} --app {self._target}{self._options}"
+        inputs = inputs_in(task, self._clients.cluster)
         searched: JournalEntry | None = None
+        emptied: set[int] = set()  # partitions that a later entry has reset
         for searched in self._backwards(task):
             body = searched.entry
-            if full_key in body.delta:
-                row = self._row(task, _Row(searched, full_key, body.delta[full_key]))
-                return {"row": row, "searched_to_seq": body.seq, "complete": True, "command": ""}
-            if body.kind in {EntryKind.RESET, EntryKind.GENESIS}:
+            partitions = entry_partitions(body, inputs)
+            for partition in partitions:
+                full_key = searched_key if searched.version == 1 else row_prefix(partition) + searched_key
+                if full_key in body.delta and partition not in emptied:
+                    row = self._row(task, _Row(searched, partition, searched_key, body.delta[full_key]))
+                    others = command if len(partitions) > 1 else ""
+                    return {"row": row, "searched_to_seq": body.seq, "complete": True, "command": others}
+            if body.kind is EntryKind.RESET:
+                reset = reset_partitions(body)
+                emptied.update(partitions if reset is None else reset)
+            if body.kind is EntryKind.GENESIS or emptied.issuperset(partitions):
                 return {"row": None, "searched_to_seq": body.seq, "complete": True, "command": ""}
         seq = searched.entry.seq if searched is not None else 0
-        command = f"pipeline table show {table} {shlex.quote(key)} --app {self._target}{self._options}"
         return {"row": None, "searched_to_seq": seq, "complete": False, "command": command}
 
     def _entries(self, task: TaskId) -> list[JournalEntry]:
@@ -166,9 +184,10 @@ class TaskView:
         newest: dict[bytes, dict[bytes, _Row]] = {}
         for entry in reversed(entries):
             for full_key, data in reversed(entry.entry.delta.items()):
-                rows = newest.setdefault(full_key[:_PREFIX_BYTES], {})
+                partition, key = split_row(full_key, entry.version, task.number)
+                rows = newest.setdefault(key[:_PREFIX_BYTES], {})
                 if len(rows) <= ROWS:
-                    rows.setdefault(full_key, _Row(entry, full_key, data))
+                    rows.setdefault(full_key, _Row(entry, partition, key, data))
         known = self._tables.get(task.group, {}) if self._declared else self._names
         found = []
         for prefix in dict.fromkeys([*known, *(newest if not self._declared else [])]):
@@ -184,9 +203,10 @@ class TaskView:
         return definition.name if definition is not None else self._names.get(prefix, "")
 
     def _row(self, task: TaskId, row: _Row) -> dict[str, object]:
-        definition = self._tables.get(task.group, {}).get(row.full_key[:_PREFIX_BYTES])
-        key, body = row.full_key[_PREFIX_BYTES:], row.entry.entry
+        definition = self._tables.get(task.group, {}).get(row.key[:_PREFIX_BYTES])
+        key, body = row.key[_PREFIX_BYTES:], row.entry.entry
         return {
+            "partition": row.partition,
             "key": _text(key, definition.key.decode if definition else None),
             "value": None
             if row.data is None
@@ -196,17 +216,16 @@ class TaskView:
             "worker": body.owner,
         }
 
-    def _letters(self, task: TaskId, topic: TopicInfo) -> dict[str, object]:
+    def _letters(self, task: TaskId, inputs: TaskInputs, topic: TopicInfo) -> dict[str, object]:
         reader = self._clients.reader
-        numbers = (
-            range(topic.partitions)
-            if topic.partitions <= _ALL_PARTITIONS
-            else [task.number % topic.partitions]
-        )
+        numbers: Sequence[int] = range(topic.partitions)
         within, complete = {}, topic.partitions <= _ALL_PARTITIONS
+        if not complete:
+            numbers = inputs.partitions(topic.partitions) or [task.number % topic.partitions]
+        most = _LETTER_OFFSETS * _ALL_PARTITIONS // max(_ALL_PARTITIONS, len(numbers))
         for number in numbers:
             bounds = reader.bounds(TopicPartition(topic.name, number))
-            start = max(bounds.start, bounds.stable_end - _LETTER_OFFSETS)
+            start = max(bounds.start, bounds.stable_end - most)
             complete &= start == bounds.start
             within[number] = range(start, bounds.stable_end)
         marks = self._read_marks(task, topic)
@@ -215,7 +234,7 @@ class TaskView:
                 letter
                 for record in committed_records(topic, reader, source, self._clock, within)
                 if (letter := dead_letter_of(record)) is not None
-                and letter.letter.origin.partition == task.number
+                and inputs.owns(letter.letter.origin.partition)
             ]
         found.sort(key=lambda letter: (letter.letter.failed_ms, letter.offset), reverse=True)
         return {

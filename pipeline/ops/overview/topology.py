@@ -135,7 +135,7 @@ def _from_kafka(graph: _Graph, found: AppStatus, tables: dict[str, Sequence[str]
     databases: dict[str, str] = {}
     for status in found.tasks:
         task: TaskId = status.task
-        groups.setdefault(task.group, {}).update(dict.fromkeys(status.positions))
+        groups.setdefault(task.group, {}).update(dict.fromkeys(status.topics))
         if status.database:
             databases[task.group] = status.database
     for name, topics in groups.items():

@@ -96,7 +96,8 @@ class TaskPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """`worker`: the current or last worker. `positions`: the next input offsets. `entry_ms`: time of the last entry.
+    """`worker`: the current or last worker. `positions`: the next input offsets, by topic, or by partition if the task
+    has several. `entry_ms`: time of the last entry.
 
     `partitions`: those that it reads of each input topic; empty if they are unknown.
 
@@ -123,6 +124,11 @@ class TaskStatus:
     records_per_s: float | None = None
     retrying: bool = False
     partitions: Sequence[int] = ()
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics that it has positions in."""
+        return list(dict.fromkeys(name.partition("[")[0] for name in self.positions))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`pipeline migrate`: moves an app to inputs with another number of partitions."""
+"""`pipeline migrate`: moves an app to inputs with another number of partitions, or to another number of tasks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ _FOLLOW_S = 1.0
 _SHOWN_KEYS = 5
 
 migrate_app = typer.Typer(
-    name="migrate", help="Move an app to inputs with another number of partitions.", no_args_is_help=True
+    name="migrate",
+    help="Move an app to inputs with another number of partitions, or to another number of tasks.",
+    no_args_is_help=True,
 )
 
 OldArgument = Annotated[
@@ -55,20 +57,29 @@ OldArgument = Annotated[
 NewArgument = Annotated[
     str, typer.Argument(metavar="NEW-APP", help="The app that replaces it: its name, or MODULE:APP.")
 ]
-TopicOption = Annotated[
+CopiedOption = Annotated[
     list[str],
     typer.Option(
         "--topic", metavar="OLD=NEW", help="An input topic, and the topic to copy it to. Repeatable."
     ),
 ]
+TopicOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--topic",
+        metavar="OLD=NEW",
+        help="An input topic, and the topic that it is copied to. Repeatable. Without it, the new app reads the same "
+        "topics.",
+    ),
+]
 IncompleteOption = Annotated[
-    bool, typer.Option("--incomplete", help="Also copy a topic whose first records were deleted.")
+    bool, typer.Option("--incomplete", help="Accept topics whose first records were deleted.")
 ]
 
 
 @migrate_app.callback()
 def migrate() -> None:
-    """Move an app to inputs with another number of partitions.
+    """Move an app to inputs with another number of partitions, or to another number of tasks.
 
     See pipeline runbook partitions-changed.
     """
@@ -78,26 +89,28 @@ def migrate() -> None:
 def plan(
     old: OldArgument,
     new: NewArgument,
-    topic: TopicOption,
+    topic: TopicOption = None,
     incomplete: IncompleteOption = False,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show what would be copied. Changes nothing. Exit code 1 if there is a problem."""
     with _clients(kafka) as found:
-        surveyed = _survey(_migration(old, new, topic), found, incomplete=incomplete)
+        surveyed = _survey(_migration(old, new, topic or []), found, incomplete=incomplete)
         if json:
             print_json(_document(surveyed))
         else:
             _show(surveyed)
         _refuse(surveyed)
+        if not surveyed.copies:
+            print_message("nothing to copy: start the workers of the new app, which read the same topics")
 
 
 @migrate_app.command()
 def run(
     old: OldArgument,
     new: NewArgument,
-    topic: TopicOption,
+    topic: CopiedOption,
     incomplete: IncompleteOption = False,
     follow: Annotated[
         bool, typer.Option("--follow", help="Also copy new records, until Ctrl-C or SIGTERM.")
@@ -139,7 +152,7 @@ def run(
 def switch(
     old: OldArgument,
     new: NewArgument,
-    topic: TopicOption,
+    topic: TopicOption = None,
     compare: Annotated[
         list[str] | None,
         typer.Option(
@@ -175,7 +188,7 @@ def switch(
     compared outputs agree. Then let producers write to the new topics. Changes nothing without --retire. Repeat the
     command until nothing is missing.
     """
-    migration = _migration(old, new, topic)
+    migration = _migration(old, new, topic or [])
     before_ms = timestamp_of(before) if before is not None else None
     with _clients(kafka) as found:
         surveyed = _survey(migration, found, incomplete=True)
@@ -192,7 +205,8 @@ def switch(
         _say(problems)
         raise typer.Exit(1)
     topics = ", ".join(migration.topics.values())
-    print_message(f"{migration.new} can replace {migration.old}. Let producers write to {topics} from now on")
+    then = f". Let producers write to {topics} from now on" if topics else ""
+    print_message(f"{migration.new} can replace {migration.old}{then}")
     if retire:
         print_message(f"{migration.old} is retired: its workers refuse to start ({counted(retired, 'task')})")
     else:

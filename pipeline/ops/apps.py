@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from pipeline.core.entry_body import entry_partitions
+from pipeline.core.inputs import TaskInputs, topic_of
 from pipeline.core.journal_format import JournalEntry
 from pipeline.core.names import (
     GroupId,
@@ -28,8 +30,8 @@ __all__ = [
     "forget_group",
     "groups_of",
     "holding_more",
+    "inputs_of",
     "last_entry_before",
-    "last_positions",
     "listed",
     "tasks_of",
     "traces_of",
@@ -37,7 +39,7 @@ __all__ = [
 
 
 def groups_of(app: str, cluster: Cluster) -> dict[GroupId, int]:
-    """The groups of an app, each with its number of tasks: the partitions that its inputs had at the first start.
+    """The groups of an app, each with its number of tasks.
 
     Raises InputError if the app does not exist, and UnreachableError.
     """
@@ -64,10 +66,19 @@ def last_entry_before(task: TaskId, reader: JournalReader, end: int) -> JournalE
     return last_entry(task.journal, reader, JournalBounds(reader.bounds(task.journal).start, end, end))
 
 
-def last_positions(task: TaskId, reader: JournalReader) -> Mapping[str, int]:
-    """The input positions of a task's last entry; empty before its first acquire."""
-    last = last_entry(task.journal, reader)
-    return last.entry.positions if last is not None else {}
+def inputs_of(group: GroupId, tasks: int, reader: JournalReader) -> dict[str, int]:
+    """The inputs of a group with so many tasks, each with the number of partitions that it had at the first start.
+
+    Empty before the first acquire of all tasks.
+    """
+    topics: set[str] = set()
+    partitions: set[int] = set()
+    for task in tasks_of({group: tasks}):
+        last = last_entry(task.journal, reader)
+        if last is not None:
+            topics.update(map(topic_of, last.entry.positions))
+            partitions.update(entry_partitions(last.entry, TaskInputs(task.number, tasks)))
+    return dict.fromkeys(sorted(topics), max(partitions, default=-1) + 1)
 
 
 def holding_more(positions: Mapping[TopicPartition, int], reader: JournalReader) -> list[TopicPartition]:

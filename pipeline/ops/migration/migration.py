@@ -1,9 +1,12 @@
-"""Plans the migration of an app to inputs with another number of partitions. Reads Kafka only.
+"""Plans the migration of an app to inputs with another number of partitions, or to another number of tasks.
+
+Reads Kafka only.
 
 An app cannot continue if the number of partitions of an input changes: the rows of most keys would be in the table of
 another task. Instead a new app, with a new name, reads copies of the inputs (`copying.py`), and the old app is stopped.
-`survey` returns the copies to make and the problems that prevent them. `unfinished` checks whether the migration is
-complete, so that the old app can be deleted.
+The number of tasks of a group cannot change, either. Another number needs a new app, too, but no copies: it reads the
+same topics. `survey` returns the copies to make and the problems that prevent them. `unfinished` checks whether the
+migration is complete, so that the old app can be deleted.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from pipeline.core.names import (
 )
 from pipeline.core.suggestions import Problem
 from pipeline.errors import InputError
-from pipeline.ops.apps import groups_of, holding_more, last_entry_before, last_positions, listed, tasks_of
+from pipeline.ops.apps import groups_of, holding_more, inputs_of, last_entry_before, listed, tasks_of
 from pipeline.ops.migration.copying import Copy, copied_up_to, copy_task
 from pipeline.ports import Clock, Cluster, JournalReader, TopicInfo
 
@@ -34,7 +37,10 @@ _MESSAGE_BYTES = "1048588"
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """The migration from app `old` to app `new`. `topics`: the new input topic of each old one."""
+    """The migration from app `old` to app `new`.
+
+    `topics`: the new input topic of each old one; empty: the new app reads the same topics.
+    """
 
     old: str
     new: str
@@ -96,6 +102,8 @@ def survey(
             problems += _settings(copy)
             problems += _contents(copy, cluster, reader, clock, incomplete=incomplete)
     problems += _unlike(migration, groups, reader, found)
+    if not migration.topics and not incomplete:
+        problems += _expired([found[name] for name in sorted(inputs) if name in found], reader)
     notes = [
         f"{name} had {count} partitions and now has {found[name].partitions}, and is not copied: this is correct only "
         f"if {migration.old} itself writes the topic, and {migration.new} writes to another one"
@@ -107,12 +115,32 @@ def survey(
 
 def _inputs(groups: Mapping[GroupId, int], reader: JournalReader) -> dict[str, int]:
     """Input topics of all groups, each with the number of partitions that it had when the app started."""
-    return {topic: count for group, count in groups.items() for topic in _inputs_of(group, count, reader)}
+    return {
+        topic: partitions
+        for group, tasks in groups.items()
+        for topic, partitions in _inputs_of(group, tasks, reader).items()
+    }
 
 
-def _inputs_of(group: GroupId, count: int, reader: JournalReader) -> list[str]:
-    read = {topic for task in tasks_of({group: count}) for topic in last_positions(task, reader)}
-    return sorted(topic for topic in read if not is_replays(topic))  # the new app has its own replays topic
+def _inputs_of(group: GroupId, tasks: int, reader: JournalReader) -> dict[str, int]:
+    """The inputs without the topic of replays: the new app has one of its own."""
+    found = inputs_of(group, tasks, reader)
+    return {topic: partitions for topic, partitions in found.items() if not is_replays(topic)}
+
+
+def _expired(topics: Sequence[TopicInfo], reader: JournalReader) -> list[Problem]:
+    """The inputs that the new app cannot read from their first records."""
+    problems = []
+    for topic in topics:
+        gone = [place for place in _partitions(topic) if reader.bounds(place).start > 0]
+        if gone:
+            text = f"{topic.name} no longer holds its first records, in {listed(gone)}"
+            hint = (
+                "the tables of the new app would not include these records; to accept that, or if only the old app "
+                "writes this topic, add --incomplete"
+            )
+            problems.append(Problem(text, hint))
+    return problems
 
 
 def _settings(copy: Copy) -> list[Problem]:

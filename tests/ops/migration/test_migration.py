@@ -29,15 +29,25 @@ MIGRATION = Migration("sums", "sums-2", {"numbers": "numbers-2"})
 class Version:
     """Running totals and, behind them, the number of totals by key; under a name of its own."""
 
-    def __init__(self, suffix: str, broker: MemoryBroker | None = None, partitions: int = 2) -> None:
+    def __init__(
+        self,
+        suffix: str,
+        broker: MemoryBroker | None = None,
+        partitions: int = 2,
+        *,
+        tasks: int | None = None,
+        numbers: str | None = None,
+    ) -> None:
         self.app = App(f"sums{suffix}")
-        self.numbers: Topic[str, int] = self.app.topic(f"numbers{suffix}", key=str, value=int)
+        self.numbers: Topic[str, int] = self.app.topic(numbers or f"numbers{suffix}", key=str, value=int)
         self.totals: Topic[str, int] = self.app.topic(f"totals{suffix}", key=str, value=int)
         self.table: Table[str, int] = self.app.table("total", key=str, value=int)
         counting = self.app.group("counting")
         self.counts: Table[str, int] = counting.table("count", key=str, value=int)
         self.app.handler(self.numbers)(self._add)
         counting.handler(self.totals)(self._count)
+        for group in declared_app(self.app).groups:
+            group.tasks = tasks
         self.driver = TestDriver(self.app, partitions=partitions)
         if broker is not None:
             self.driver.broker = broker
@@ -55,8 +65,8 @@ class Version:
 class Case:
     """An app with two partitions, and what its input was."""
 
-    def __init__(self) -> None:
-        self.old = Version("")
+    def __init__(self, *, partitions: int = 2, tasks: int | None = None) -> None:
+        self.old = Version("", partitions=partitions, tasks=tasks)
         self.broker = self.old.driver.broker
         self.sent: dict[str, list[int]] = defaultdict(list)
 
@@ -93,9 +103,13 @@ class Case:
         return [problem.text for problem in unfinished(migration, surveyed, cluster, reader)]
 
 
-def test_a_whole_migration_with_crashes_is_exact() -> None:
-    """The input grew, the app stopped; in the end the new one has what a fold over all of the input gives."""
-    case = Case()
+@pytest.mark.parametrize(("before", "after"), [(None, None), (1, 2), (2, 5)])
+def test_a_whole_migration_with_crashes_is_exact(before: int | None, after: int | None) -> None:
+    """The input grew, the app stopped; in the end the new one has what a fold over all of the input gives.
+
+    `before`, `after`: the numbers of tasks of both apps, whose inputs have 2 and 5 partitions.
+    """
+    case = Case(tasks=before)
     case.send(case.old.numbers, 40)
     case.old.driver.run()
     changed_ms = case.old.driver.clock.wall_ms()
@@ -106,7 +120,7 @@ def test_a_whole_migration_with_crashes_is_exact() -> None:
         case.old.driver.run()
     case.old.driver.crash()
 
-    new = Version("-2", case.broker, partitions=5)
+    new = Version("-2", case.broker, partitions=5, tasks=after)
     assert case.unfinished()[0] == "1 of the workers of sums are alive"  # nobody has missed it yet
     case.old.driver.clock.advance(20)
     assert case.problems() == []
@@ -134,13 +148,48 @@ def test_a_whole_migration_with_crashes_is_exact() -> None:
     for key, values in case.sent.items():
         assert outputs[key] == [sum(values[: n + 1]) for n in range(len(values))]
     old, both = case.broker.records("totals"), case.broker.records("totals-2")
-    before = [record for record in old if record.timestamp()[1] < changed_ms]
-    assert len(before) == 40
-    compared = compare_histories(before, both)
+    earlier = [record for record in old if record.timestamp()[1] < changed_ms]
+    assert len(earlier) == 40
+    compared = compare_histories(earlier, both)
     assert (compared.keys, compared.ahead, compared.differing) == (len(KEYS), len(KEYS), [])
     # The old worker may have committed records after the change, before it noticed it: wrong only for keys that moved.
     moved = {key.encode() for key in KEYS if partition_of(key.encode(), 2) != partition_of(key.encode(), 3)}
     assert moved.issuperset(compare_histories(old, both).differing)
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, 2), (2, 4), (4, 1)])
+def test_an_app_moves_to_another_number_of_tasks_without_copies(before: int | None, after: int) -> None:
+    """The number of tasks of a group never changes, but a new app can read the same input."""
+    case = Case(partitions=4, tasks=before)
+    case.send(case.old.numbers, 40)
+    case.old.driver.run()
+    migration = Migration("sums", "sums-2", {})
+    assert case.problems(migration) == []
+    assert case.survey(migration).copies == []
+    new = Version("-2", case.broker, partitions=4, tasks=after, numbers="numbers")
+    case.old.driver.stop()
+    assert "app sums-2 has not started" in case.unfinished(migration)
+    new.driver.run()
+    case.old.driver.send(case.old.numbers, KEYS[0], 7)
+    assert any("sums-2 has not processed all of numbers[" in text for text in case.unfinished(migration))
+    new.driver.run()
+    assert case.unfinished(migration) == []
+    assert len(new.driver.worker.runs[0].tasks) == after
+    expected = {key: sum(values) for key, values in case.sent.items()}
+    expected[KEYS[0]] += 7
+    assert new.driver.table(new.table) == expected
+
+
+def test_inputs_without_their_first_records_cannot_be_read_again() -> None:
+    """The tables of the new app would lack them, and nothing would say so."""
+    case = Case(partitions=4, tasks=2)
+    case.send(case.old.numbers, 40)
+    case.old.driver.run()
+    case.broker.truncate(TopicPartition("numbers", 3), 1)
+    migration = Migration("sums", "sums-2", {})
+    assert case.problems(migration) == ["numbers no longer holds its first records, in numbers[3]"]
+    assert case.problems(migration, incomplete=True) == []
+    assert case.problems(MIGRATION) != []  # there is no topic numbers-2
 
 
 def test_the_switch_waits_forevery_stage_of_the_new_app() -> None:

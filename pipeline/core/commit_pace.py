@@ -24,7 +24,7 @@ from typing import Any
 
 from pipeline.core.records import partition_of
 
-__all__ = ["CommitVerdict", "commit_cost", "poll_wait_s", "rest_s", "verdict"]
+__all__ = ["CommitVerdict", "commit_cost", "due_cost", "poll_wait_s", "rest_s", "verdict"]
 
 REST_SHARE = 0.08
 TOOK_SHARE = 0.5
@@ -84,6 +84,14 @@ def commit_cost(outputs: Sequence[Sequence[Any]], partitions: Mapping[str, int])
     if written < len(outputs) and 2 * written > len(sample):  # the rest of them is probably elsewhere
         written = min(len(outputs), sum(partitions.get(topic, 1) for topic in {topic for topic, _ in found}))
     return 1.0 + written / FREE_PARTITIONS
+
+
+def due_cost(cost: float, inputs: int) -> float:
+    """The cost of a commit of `inputs` input partitions for the limit of all commits. `cost`: by `commit_cost`.
+
+    With one task for each partition, it would be as many commits, each of which costs 1: it never costs more.
+    """
+    return min(cost, float(max(1, inputs)))
 
 
 def poll_wait_s(longest_s: float, commit_age_s: float | None, rest_left_s: float | None, tasks: int) -> float:

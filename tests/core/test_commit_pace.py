@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.core.commit_pace import CommitVerdict, commit_cost, poll_wait_s, rest_s, verdict
+from pipeline.core.commit_pace import CommitVerdict, commit_cost, due_cost, poll_wait_s, rest_s, verdict
 
 LATER, EARLY, DUE = CommitVerdict
 INTERVAL_S = 0.1
@@ -61,6 +61,22 @@ def test_the_cost_of_a_commit(
 ) -> None:
     """The brokers' work for a transaction grows with the partitions that it writes."""
     assert commit_cost(outputs, partitions) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("cost", "inputs", "expected"),
+    [
+        (1.0, 1, 1.0),
+        (9.0, 1, 1.0),  # one partition: as with one task for each partition
+        (9.0, 2, 2.0),  # at most what two commits would have cost
+        (5.0, 32, 5.0),
+        (1.0, 32, 1.0),  # no outputs: only the journal is written
+        (1.0, 0, 1.0),  # positions only
+    ],
+)
+def test_the_cost_of_a_commit_that_is_due(cost: float, inputs: int, expected: float) -> None:
+    """Fewer tasks must not cost the brokers more, and must not lower the limit either."""
+    assert due_cost(cost, inputs) == expected
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ commits ten times a second, the commits use most of a machine. So above a rate, 
 
 The rule for one task is `core/commit_pace.py`. There are two limits, each a token bucket with a queue:
 
-- all commits of a worker: `max_commits_per_s`, one token each.
+- all commits of a worker: `max_commits_per_s`, one token each. A commit that contains records of several partitions
+  pays its cost, 1 + K/8 for K written partitions, but never more than a token for each of these partitions.
 - early commits, of all workers of the app together: the same number, divided by the number of workers. An early commit
-  needs a token of both. Of the second limit it pays its cost, which grows with the partitions that it writes.
+  needs a token of both. Of the second limit it pays its whole cost.
 
 So early commits add at most `max_commits_per_s` to what the brokers have to do for commits at the interval, however
-large the fleet is.
+large the fleet is. And a group with fewer tasks than partitions costs the brokers at most as much as with one task for
+each, and its limit is not lower.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from pipeline.core.commit_pace import CommitVerdict, commit_cost, poll_wait_s, rest_s, verdict
+from pipeline.core.commit_pace import CommitVerdict, commit_cost, due_cost, poll_wait_s, rest_s, verdict
 from pipeline.core.names import TaskId
 from pipeline.ports import Clock
 
@@ -95,11 +97,12 @@ class CommitRate:
         """A task with open records may commit early from then on."""
         self._rested_s = until_s if self._rested_s is None else min(until_s, self._rested_s)
 
-    def began(self, task: TaskId, at_s: float, extra: float = 0.0) -> None:
-        """A commit of this task has begun. `extra`: what an early one costs above 1."""
+    def began(self, task: TaskId, at_s: float, extra: float = 0.0, early: float = 0.0) -> None:
+        """A commit of this task has begun. `extra`, `early`: its cost above 1, of all and of early commits."""
         self.forget(task)
         self._began_s[task] = at_s
-        self._early.take(task, extra)
+        self._all.take(task, extra)
+        self._early.take(task, early)
 
     def ended(self, task: TaskId) -> None:
         """The task has no commit under way."""
@@ -126,7 +129,9 @@ class TaskPace:
         self._rate = rate
         self._partitions = partitions  # of each output topic
         self._opened_s = self._began_s = self._ended_s = rate.clock.monotonic_s()
-        self._early = False
+        self._paid = self._early = (
+            False  # what the next commit has taken: a token of all, and one of early commits
+        )
 
     def opened(self) -> None:
         """The first record of the next commit is processed."""
@@ -144,19 +149,21 @@ class TaskPace:
             behind=backlog or rate.behind,
         )
         if found is CommitVerdict.DUE:
-            return rate.may(self._task)
+            self._paid = rate.may(self._task)
+            return self._paid
         if found is CommitVerdict.LATER:
             rate.rests(self._ended_s + rest_s(took_s, rate.interval_s))
             return False
-        self._early = rate.may_early(self._task)
+        self._paid = self._early = rate.may_early(self._task)
         return self._early
 
-    def began(self, outputs: Sequence[Sequence[Any]]) -> None:
-        """The commit with these outputs begins."""
+    def began(self, outputs: Sequence[Sequence[Any]], inputs: int = 1) -> None:
+        """The commit with these outputs begins. `inputs`: the number of partitions of which it contains records."""
         self._began_s = self._rate.clock.monotonic_s()
-        extra = commit_cost(outputs, self._partitions) - 1.0 if self._early else 0.0
-        self._rate.began(self._task, self._began_s, extra)
-        self._early = False
+        cost = commit_cost(outputs, self._partitions) if self._paid else 1.0  # a full commit takes no tokens
+        early = cost - 1.0 if self._early else 0.0
+        self._rate.began(self._task, self._began_s, due_cost(cost, inputs) - 1.0, early)
+        self._paid = self._early = False
 
     def ended(self) -> None:
         """The commit in progress has ended."""

@@ -450,7 +450,7 @@ class Task:
         self.outputs += len(outputs)
         self._open_records = 0
         self._open_bytes = 0
-        self._pace.began(outputs)
+        self._pace.began(outputs, len(self._sealed_partitions))
         publisher = self._publisher
         return lambda: publisher.publish(commit)
 

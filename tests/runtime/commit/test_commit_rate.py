@@ -117,9 +117,41 @@ def test_an_early_commit_pays_for_the_partitions_that_it_writes() -> None:
         commit_rate.turn()
         if commit_rate.may_early(TASKS[0]):
             early += 1
-            commit_rate.began(TASKS[0], clock.monotonic_s(), commit_cost(outputs, {"out": 64}) - 1)
+            commit_rate.began(TASKS[0], clock.monotonic_s(), 0.0, commit_cost(outputs, {"out": 64}) - 1)
     pace.close()
     assert 2_000 / 9 <= early <= 2_000 / 9 + 4  # a commit of 64 partitions costs 1 + 64 / 8
+
+
+@pytest.mark.parametrize(("inputs", "cost"), [(1, 1.0), (4, 4.0), (32, 5.0)])
+def test_a_commit_of_several_partitions_pays_for_those_that_it_writes(inputs: int, cost: float) -> None:
+    """32 tasks of 1,000 partitions would otherwise cost a broker several times what 1,000 tasks did."""
+    clock = ManualClock()
+    commit_rate = CommitRate(clock, 200, 100)
+    paces = [TaskPace(task, commit_rate, {"out": 1_000}) for task in TASKS[:32]]
+    outputs = [("out", b"key-%d" % number, b"", 0) for number in range(32)]
+    commits: Counter[int] = Counter()
+    for pace in paces:
+        pace.opened()
+    for _ in range(10_000):
+        clock.advance(0.001)
+        commit_rate.turn()
+        for number, pace in enumerate(paces):
+            if pace.due(backlog=True):  # behind: no early commits
+                commits[number] += 1
+                pace.began(outputs, inputs)
+                pace.ended()
+                pace.opened()
+    assert 2_000 / cost * 0.98 <= commits.total() <= 2_000 / cost + 5
+    assert max(commits.values()) - min(commits.values()) <= 2
+
+
+def test_a_full_commit_takes_no_tokens() -> None:
+    """It cannot wait: its records fill the memory. Its partitions must not delay the commits of other tasks."""
+    clock = ManualClock()
+    commit_rate = CommitRate(clock, 200, 100)
+    commit_rate.turn()
+    TaskPace(TASKS[1], commit_rate, {}).began([("out", b"k", b"", 0)] * 99, 32)
+    assert all(commit_rate.may(task) for task in TASKS[2:20])
 
 
 def test_a_task_that_keeps_up_commits_soon_after_the_last_end() -> None:

@@ -83,7 +83,7 @@ def _run(given: list[str]) -> int:
         action="append",
         type=latency.case_of,
         metavar="RATE:PARTITIONS",
-        help="latency: records a second and partitions, repeatable (10000:4 1000:4 100:4 10000:64 0:4)",
+        help="latency: records a second, partitions and maybe tasks, repeatable (10000:4 1000:4 100:4 10000:64 0:4)",
     )
     parser.add_argument("--against", type=Path, help="latency: another checkout, whose worker takes turns")
     chosen = parser.parse_args(given)

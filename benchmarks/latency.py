@@ -5,7 +5,8 @@ with the offsets), and, if one is named, the worker of another checkout. They al
 turn, so that a drifting machine cancels out. The first fifth of a run is not counted. CPU is that of the process for
 the whole rate, start excluded; `broker` is that of Kafka in the same time.
 
-A rate of 0 measures an idle worker: CPU only.
+A rate of 0 measures an idle worker: CPU only. A case with a number of tasks measures a group with fewer tasks than
+partitions.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from pipeline.testing import LocalKafka
 
 __all__ = ["CASES", "case_of", "run"]
 
-CASES = ((10_000, 4), (1_000, 4), (100, 4), (10_000, 64), (0, 4))  # records a second, partitions
+# records a second, partitions, tasks; 0: the default
+CASES = ((10_000, 4, 0), (1_000, 4, 0), (100, 4, 0), (10_000, 64, 0), (0, 4, 0))
 SECONDS = 10.0
 START_S = 120.0
 _PROCESS = Path(__file__).with_name("latency_process.py")
@@ -53,14 +55,15 @@ class Measured:
     broker: float = 0.0
 
 
-def case_of(text: str) -> tuple[int, int]:
-    """`RATE:PARTITIONS`, an argument of the command. Raises ValueError."""
-    rate, partitions = text.split(":")
-    return int(rate), int(partitions)
+def case_of(text: str) -> tuple[int, int, int]:
+    """`RATE:PARTITIONS` or `RATE:PARTITIONS:TASKS`, an argument of the command. Raises ValueError."""
+    rate, partitions, *tasks = map(int, text.split(":"))
+    (number,) = tasks or (0,)
+    return rate, partitions, number
 
 
 def run(
-    cases: Sequence[tuple[int, int]], rounds: int, against: Path | None, seconds: float | None = None
+    cases: Sequence[tuple[int, int, int]], rounds: int, against: Path | None, seconds: float | None = None
 ) -> int:
     """Measure and print; 0."""
     console = Console(highlight=False, width=110)
@@ -72,20 +75,20 @@ def run(
         LocalKafka(Path(workspace) / "kafka") as kafka,
         closing(KafkaCluster(KafkaSettings(kafka.bootstrap_servers))) as cluster,
     ):
-        for rate, partitions in cases:
+        for rate, partitions, tasks in cases:
             found: dict[str, list[Measured]] = {name: [] for name in variants}
             for turn in range(rounds):
                 order = list(variants)[turn % len(variants) :] + list(variants)[: turn % len(variants)]
                 for name in order:
-                    place = f"{rate}-{partitions}-{turn}-{name}"
+                    place = f"{rate}-{partitions}-{tasks}-{turn}-{name}"
                     topics = [TopicSpec(f"in-{place}", partitions), TopicSpec(f"out-{place}", partitions)]
                     cluster.create(topics)
-                    at = _Place(kafka, Path(workspace), place, partitions, variants[name])
+                    at = _Place(kafka, Path(workspace), place, partitions, tasks, variants[name])
                     found[name].append(
                         _measure(at, "raw" if name == "raw" else "pipeline", rate, seconds or SECONDS)
                     )
                     cluster.delete([topic.name for topic in topics])
-            _show(console, found, rate, partitions)
+            _show(console, found, rate, f"{partitions} partitions" + (f", {tasks} tasks" if tasks else ""))
     return 0
 
 
@@ -97,6 +100,7 @@ class _Place:
     directory: Path
     name: str
     partitions: int
+    tasks: int
     root: Path
 
 
@@ -105,7 +109,9 @@ def _measure(at: _Place, role: str, rate: int, seconds: float) -> Measured:
     warm_up = 100
     broker = at.kafka.status().nodes[0].pid
     with (
-        _started(at, role, servers, source, target, str(at.partitions), str(at.directory)) as worker,
+        _started(
+            at, role, servers, source, target, str(at.partitions), str(at.directory), str(at.tasks)
+        ) as worker,
         _started(
             at, "read", servers, target, str(at.partitions), str(int(rate * seconds) + warm_up)
         ) as reader,
@@ -165,12 +171,12 @@ def _cpu_s(pid: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def _show(console: Console, found: dict[str, list[Measured]], rate: int, partitions: int) -> None:
+def _show(console: Console, found: dict[str, list[Measured]], rate: int, shape: str) -> None:
     table = Table("", "p50 ms", "p99", "p999", "worst", "CPU %", "broker CPU %", box=None)
     for name, runs in found.items():
         columns = [[getattr(each, field) for each in runs] for field in Measured.__slots__]
         table.add_row(name, *(f"{statistics.median(c):.1f} ({min(c):.0f}-{max(c):.0f})" for c in columns))
-    console.print(f"latency: {rate:,} records/s, {partitions} partitions, median of {len(found['raw'])}")
+    console.print(f"latency: {rate:,} records/s, {shape}, median of {len(found['raw'])}")
     console.print(table)
     if rate:
         for other in [name for name in found if name != "pipeline"]:

@@ -31,11 +31,15 @@ class Sent(msgspec.Struct, frozen=True):
     number: int
 
 
-def pipeline(servers: str, source: str, target: str, _partitions: str, directory: str) -> None:
+def pipeline(servers: str, source: str, target: str, _partitions: str, directory: str, tasks: str) -> None:
     """A worker with the default settings, until SIGTERM: a running sum that passes the time on."""
     from pipeline import App, Context, Event, KafkaSettings, Settings, WorkerSettings  # noqa: PLC0415
 
     app = App(f"latency-{source}")
+    if int(tasks):
+        from pipeline.app import declared_app  # noqa: PLC0415
+
+        declared_app(app).main.tasks = int(tasks)
     events = app.topic(source, key=str, value=Sent)
     sums = app.topic(target, key=str, value=Sent)
     totals = app.table("totals", key=str, value=int)
@@ -53,7 +57,7 @@ def pipeline(servers: str, source: str, target: str, _partitions: str, directory
     )
 
 
-def raw(servers: str, source: str, target: str, partitions: str, _directory: str) -> None:
+def raw(servers: str, source: str, target: str, partitions: str, _directory: str, _tasks: str) -> None:
     """The loop of the Kafka documentation: consume, produce, and commit with the offsets, in transactions."""
     consumer = Consumer(
         {"bootstrap.servers": servers, "group.id": source, "isolation.level": "read_committed"}

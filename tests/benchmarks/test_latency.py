@@ -18,7 +18,9 @@ def test_the_latency_benchmark_runs_and_says_what_it_found(
 ) -> None:
     """A published measurement must be repeatable. Every output must have been read, or it ends with an error."""
     monkeypatch.setattr(latency, "SECONDS", 2.0)
-    assert main(["latency", "--case", "100:2", "--case", "0:2", "--rounds", "1", "--against", str(ROOT)]) == 0
+    assert (
+        main(["latency", "--case", "100:2:1", "--case", "0:2", "--rounds", "1", "--against", str(ROOT)]) == 0
+    )
     printed = capsys.readouterr().out
     for words in (
         "100 records/s, 2 partitions",

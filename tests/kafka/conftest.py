@@ -25,6 +25,15 @@ def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[W
 
 
 @pytest.fixture
+def several(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Workbench]:
+    """As `bench`, with tasks that own two or three partitions."""
+    name = unique_name[-40:].strip("-")
+    workbench = Workbench(kafka.bootstrap_servers, name, tmp_path, partitions=5, tasks=2)
+    yield workbench
+    workbench.close()
+
+
+@pytest.fixture
 def proxy(kafka: KafkaUnderTest) -> Iterator[Proxy]:
     """A proxy to the broker that can delay requests and drop answers."""
     proxy = Proxy(kafka.bootstrap_servers)

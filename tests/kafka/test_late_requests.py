@@ -85,7 +85,7 @@ class Case:
     def __init__(self, bench: Workbench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
         self._bench = bench
         self._proxy = proxy
-        self._app = sums_app(bench.prefix, monkeypatch)
+        self._app = sums_app(bench, monkeypatch)
         self.task = TaskId(bench.prefix, "main", 0)
         self.id = self.task.transactional_id.encode()
         self.journal = self.task.journal.topic.encode()
@@ -109,6 +109,12 @@ class Case:
     def inits(self) -> int:
         """The number of fences of the task: one for the acquire, and one per renewal."""
         return sum(exchange.error == 0 for exchange in self._proxy.answered(Api.INIT_PRODUCER_ID, self.id))
+
+
+@pytest.fixture
+def bench(several: Workbench) -> Workbench:
+    """Tasks of several partitions: their transactions have several output partitions open."""
+    return several
 
 
 @pytest.fixture

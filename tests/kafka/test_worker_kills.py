@@ -30,7 +30,8 @@ FENCED = {47, 90}
 # With a checkpoint store: tests/kafka/test_checkpoint_kills.py.
 ELSEWHERE = {*CHECKPOINT_STEPS, *DOWNLOAD_STEPS, *SINK_STEPS}
 POINTS = [*(step.name for step in Step if step not in ELSEWHERE), DURING_APPLY]
-TASKS = {"one-task": (("main",), 1), "four-tasks": (("main", "counting"), 2)}
+# groups, partitions, tasks of each group
+TASKS = {"one-task": (("main",), 1, 1), "four-tasks-of-several-partitions": (("main", "counting"), 5, 2)}
 
 
 class Phase(Enum):
@@ -67,14 +68,21 @@ PHASES = {
 }
 
 
+@pytest.fixture
+def bench(several: Workbench) -> Workbench:
+    """Tasks of several partitions: a kill concerns all of them."""
+    return several
+
+
 @pytest.fixture(params=TASKS)
 def tasks_bench(
     request: pytest.FixtureRequest, kafka: KafkaUnderTest, unique_name: str, tmp_path: Path
 ) -> Iterator[Workbench]:
     """A workbench for an app with one task, then with several."""
-    groups, partitions = TASKS[request.param]
+    groups, partitions, tasks = TASKS[request.param]
+    name = unique_name[-40:].strip("-")
     bench = Workbench(
-        kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path, groups=groups, partitions=partitions
+        kafka.bootstrap_servers, name, tmp_path, groups=groups, partitions=partitions, tasks=tasks
     )
     yield bench
     bench.close()

@@ -69,10 +69,12 @@ class FleetBench:
         self.servers: dict[str, str] = {}  # by worker, if they are not those of the bench
 
     @classmethod
-    def with_topics(cls, servers: str, name: str, directory: Path, partitions: int) -> FleetBench:
+    def with_topics(
+        cls, servers: str, name: str, directory: Path, partitions: int, tasks: int | None = None
+    ) -> FleetBench:
         """Topics of one group, named after a test, without a worker."""
         prefix = name[-40:].strip("-")
-        bench = Workbench(servers, prefix, directory, groups=("main",), partitions=partitions)
+        bench = Workbench(servers, prefix, directory, groups=("main",), partitions=partitions, tasks=tasks)
         return cls(bench, directory)
 
     def start(
@@ -93,7 +95,7 @@ class FleetBench:
                     *(("--processes", "1") if supervised else ()),
                 ],
                 cwd=self.package,
-                env={**os.environ, "SUMS_PREFIX": self.bench.prefix, "SUMS_GROUPS": " ".join(self.bench.groups)},
+                env={**os.environ, **self.bench.names()},
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file,
             )  # fmt: skip
         process = Process(worker, child, log)
@@ -115,7 +117,7 @@ class FleetBench:
 
     @property
     def _task_count(self) -> int:
-        return self.bench.partitions * len(self.bench.groups)
+        return self.bench.tasks * len(self.bench.groups)
 
     def wait_for_rest(self, within_s: float = DEADLINE_S) -> None:
         wait_until(self.at_rest, self.story, within_s)
@@ -196,7 +198,7 @@ class Watcher:
         here = moved = 0.0
         for number, times in self.seen.items():
             for before, after in itertools.pairwise(times):
-                if any(before - 0.1 <= at <= after for at in taken[number]):
+                if any(before - 0.1 <= at <= after for at in taken[number % fleet.bench.tasks]):
                     moved = max(moved, after - before)
                 else:
                     here = max(here, after - before)

@@ -46,17 +46,19 @@ class Workbench:
         *,
         groups: tuple[str, ...] = GROUPS,
         partitions: int = PARTITIONS,
+        tasks: int | None = None,
     ) -> None:
         self.servers = servers
         self.senders = servers  # the brokers to which inputs are sent
         self.prefix = prefix
         self.groups = groups
         self.partitions = partitions
+        self.tasks = tasks or partitions  # of each group
         self.state_dir = directory / "state"
         self.log = directory / "worker.log"
         self.environment: dict[str, str] = {}  # of the workers, beside our own
         self.sent: list[tuple[str, int]] = []
-        self.reference = Reference(servers, prefix, groups, partitions)
+        self.reference = Reference(servers, prefix, groups, partitions, self.tasks)
         self._trigger = directory / "trigger"
         self._children: list[subprocess.Popen[bytes]] = []
         self._kafka = KafkaSettings(servers)
@@ -188,7 +190,7 @@ class Workbench:
         worker = self.worker()
         self.wait_for_outputs(worker)
         # Without inputs left, it may not handle signals yet.
-        due = lived + self.partitions * len(self.groups)
+        due = lived + self.tasks * len(self.groups)
         wait_until(lambda: self._lived() >= due, self.log.read_text)
         if "counting" in self.groups:
             wait_until(lambda: self.counted() >= len(self.sent), self.log.read_text)
@@ -280,8 +282,12 @@ class Workbench:
         return child
 
     def _environment(self) -> dict[str, str]:
+        return {**os.environ, **self.names(), **self.environment}
+
+    def names(self) -> dict[str, str]:
+        """The names and numbers of this app, as the environment of a process."""
         names = {"SUMS_PREFIX": self.prefix, "SUMS_GROUPS": " ".join(self.groups)}
-        return {**os.environ, **names, **self.environment}
+        return names | ({"SUMS_TASKS": str(self.tasks)} if self.tasks != self.partitions else {})
 
     @contextmanager
     def _reader(self) -> Iterator[_Read]:

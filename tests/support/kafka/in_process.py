@@ -65,9 +65,10 @@ class InProcess:
         return sum(sum(task.applied.positions.values()) for task in tasks)
 
 
-def sums_app(prefix: str, monkeypatch: pytest.MonkeyPatch) -> App:
+def sums_app(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> App:
     """The app of tests/support/kafka/sums.py on these topics. It reads its names from the environment on import."""
-    monkeypatch.setenv("SUMS_PREFIX", prefix)
+    for name, value in bench.names().items():
+        monkeypatch.setenv(name, value)
     spec = importlib.util.find_spec("tests.support.kafka.sums")
     assert spec is not None
     assert spec.loader is not None

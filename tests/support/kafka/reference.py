@@ -1,8 +1,9 @@
 """Compares the outputs and tables of the sums app with the expected ones at each input position.
 
-An input of a task has one output, in the partition of the same number. So at position p of a partition, its outputs are
-those of its first p inputs, in their order, and its tables are the fold over these inputs. Outputs must match the
-position at the journal's end, and a table must match the position in its own store. A worker may run or not.
+An input has one output, in the partition of the same number. So at position p of a partition, its outputs are those of
+its first p inputs, in their order, and its rows are the fold over these inputs. Outputs must match the positions at the
+journal's end, and a table must match the positions in its own store: for all partitions of a task. A worker may run or
+not.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import msgspec
 
 from pipeline.api.table import table_prefix
 from pipeline.config import KafkaSettings
+from pipeline.core.entry_body import row_prefixes
 from pipeline.core.journal_format import EntryKind, JournalEntry, assemble
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.position import AppliedPosition, decode_position
@@ -46,11 +48,12 @@ class _State:
 class Reference:
     """The inputs of one app by partition, and the comparison."""
 
-    def __init__(self, servers: str, prefix: str, groups: Sequence[str], partitions: int) -> None:
+    def __init__(self, servers: str, prefix: str, groups: Sequence[str], partitions: int, tasks: int) -> None:
         self._servers = servers
         self._prefix = prefix
         self._inputs: list[list[tuple[str, int]]] = [[] for _ in range(partitions)]
-        self._tasks = [TaskId(prefix, group, number) for group in groups for number in range(partitions)]
+        self._tasks = [TaskId(prefix, group, number) for group in groups for number in range(tasks)]
+        self._count = tasks
         self._acquired: dict[TaskId, int] = {}
 
     def sent(self, key: str, number: int) -> None:
@@ -70,13 +73,13 @@ class Reference:
     def check_at_rest(self, state_dir: Path) -> dict[TaskId, int]:
         """After a crash, without a worker, check that outputs and tables are those of the inputs up to a position.
 
-        Returns the positions at the journals' ends.
+        Returns the number of inputs below the positions at the journals' ends.
         """
         with _Log.opened(self._servers) as log:
             self._check(log, state_dir)
             journals = {task: log.entries(task) for task in self._tasks}
         self._acquired = {task: _last_acquire(entries) for task, entries in journals.items()}
-        return {task: self._end(entries) for task, entries in journals.items()}
+        return {task: sum(self._end(task, entries).values()) for task, entries in journals.items()}
 
     def check_caught_up(self, state_dir: Path, alive: Callable[[], bool]) -> None:
         """Wait until a running worker is live and has committed and applied every input, then check that all is exact.
@@ -97,7 +100,7 @@ class Reference:
         entries = log.entries(task)
         if _last_acquire(entries) <= self._acquired.get(task, 0):
             return False
-        if self._end(entries) != len(self._inputs[task.number]):
+        if any(at != len(self._inputs[number]) for number, at in self._end(task, entries).items()):
             return False
         state = _state(state_dir, task)
         return state is not None and state.applied.seq == entries[-1].entry.seq
@@ -118,33 +121,44 @@ class Reference:
         """Check that outputs match the journal's end, once all markers of the last decided transaction are written."""
         deadline = time.monotonic() + MARKERS_S
         while True:
-            position = self._end(log.entries(task))
-            wanted = _sums(self._inputs[task.number][:position])
-            read = log.committed(TopicPartition(f"{self._prefix}-sums", task.number))
-            found = [(row["count"], row["total"]) for row in (msgspec.json.decode(v) for _, v in read)]
+            ends = self._end(task, log.entries(task))
+            wanted = {number: _sums(self._inputs[number][:end]) for number, end in ends.items()}
+            found = {number: self._outputs(log, number) for number in ends}
             if found == wanted or time.monotonic() > deadline:
                 break
-        assert found == wanted, f"outputs of {task} at position {position}"
+        assert found == wanted, f"outputs of {task} at positions {ends}"
+
+    def _outputs(self, log: _Log, number: int) -> list[tuple[int, int]]:
+        read = log.committed(TopicPartition(f"{self._prefix}-sums", number))
+        return [(row["count"], row["total"]) for row in (msgspec.json.decode(value) for _, value in read)]
 
     def _check_state(self, log: _Log, task: TaskId, state_dir: Path) -> None:
-        """Check that the table is the fold up to its own position, which is not after the journal's end."""
+        """Check that the table is the fold up to its own positions, which are not after the journal's end."""
         state = _state(state_dir, task)
         if state is None:
             return
         deadline = time.monotonic() + MARKERS_S
         while (last := [entry.entry.seq for entry in log.entries(task)][-1:]) < [state.applied.seq]:
             assert time.monotonic() < deadline, f"{task} has applied {state.applied.seq} of {last}"
-        inputs = self._inputs[task.number][: self._position(state.applied.positions)]
         folded: dict[str, object] = {}
-        for (key, _), (count, total) in zip(inputs, _sums(inputs), strict=True):
-            folded[key] = {"count": count, "total": total} if task.group == "main" else count
-        assert state.table == folded, f"the table of {task} at position {len(inputs)}"
+        positions = self._positions(task, state.applied.positions)
+        for number, position in positions.items():
+            inputs = self._inputs[number][:position]
+            for (key, _), (count, total) in zip(inputs, _sums(inputs), strict=True):
+                folded[key] = {"count": count, "total": total} if task.group == "main" else count
+        assert state.table == folded, f"the table of {task} at positions {positions}"
 
-    def _end(self, entries: list[JournalEntry]) -> int:
-        return self._position(entries[-1].entry.positions) if entries else 0
+    def _end(self, task: TaskId, entries: list[JournalEntry]) -> dict[int, int]:
+        return self._positions(task, entries[-1].entry.positions if entries else {})
 
-    def _position(self, positions: dict[str, int]) -> int:
-        return positions.get(f"{self._prefix}-amounts", 0)
+    def _positions(self, task: TaskId, positions: dict[str, int]) -> dict[int, int]:
+        """The position of each partition of the task; 0 if it has none yet."""
+        topic = f"{self._prefix}-amounts"
+        numbers = range(task.number, len(self._inputs), self._count)
+        return {
+            number: positions.get(f"{topic}/{ordinal}" if ordinal else topic, 0)
+            for ordinal, number in enumerate(numbers)
+        }
 
 
 class _Log:
@@ -210,8 +224,13 @@ def _state(state_dir: Path, task: TaskId) -> _State | None:
         data = store.position()
         if data is None:
             return None
-        prefix = table_prefix(TABLES[task.group])
-        rows = {key[len(prefix) :].decode(): msgspec.json.decode(value) for key, value in store.scan(prefix)}
-        return _State(decode_position(data, str(task)), rows)
+        applied = decode_position(data, str(task))
+        rows = {
+            key[len(prefix) :].decode(): msgspec.json.decode(value)
+            for partition in row_prefixes(applied.identity, task.number)
+            for prefix in (partition + table_prefix(TABLES[task.group]),)
+            for key, value in store.scan(prefix)
+        }
+        return _State(applied, rows)
     finally:
         store.close()

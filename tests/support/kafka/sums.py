@@ -1,7 +1,7 @@
 """The app that worker processes under test run: a running sum per key, and a second group that counts.
 
 Names come from the environment, because every test has its own topics on a shared broker. The environment can also
-omit the second group.
+omit the second group, and choose the number of tasks of both groups.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import msgspec
 
 from pipeline import App, Context, Event
+from pipeline.app import declared_app
 from tests.support.checker import made_from
 
 PREFIX = os.environ.get("SUMS_PREFIX", "sums")
@@ -33,6 +34,8 @@ class Sum(msgspec.Struct, frozen=True):
 
 
 app = App(PREFIX)
+TASKS = int(os.environ.get("SUMS_TASKS", "0")) or None
+declared_app(app).main.tasks = TASKS
 amounts = app.topic(f"{PREFIX}-amounts", key=str, value=Amount)
 sums = app.topic(f"{PREFIX}-sums", key=str, value=Sum)
 totals = app.table("totals", key=str, value=Sum)
@@ -50,7 +53,8 @@ def add(event: Event[str, Amount], ctx: Context) -> None:
 
 
 if "counting" in GROUPS:
-    counting = app.group("counting")
+    counting = declared_app(app).group("counting")
+    counting.tasks = TASKS
     counts = counting.table("counts", key=str, value=int)
 
     @counting.handler(amounts)

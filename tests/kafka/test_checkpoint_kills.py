@@ -33,7 +33,8 @@ JOURNAL_BYTES = 4_000
 @pytest.fixture
 def checkpointed(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Workbench]:
     """A workbench whose workers make a checkpoint every few commits and delete unused objects at once."""
-    bench = Workbench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
+    name = unique_name[-40:].strip("-")
+    bench = Workbench(kafka.bootstrap_servers, name, tmp_path, partitions=5, tasks=2)
     place = tmp_path / "checkpoints"
     place.mkdir()
     bench.environment = {
@@ -48,7 +49,7 @@ def checkpointed(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Ite
 
 
 def tasks(bench: Workbench) -> list[TaskId]:
-    return [TaskId(bench.prefix, group, n) for group in bench.groups for n in range(bench.partitions)]
+    return [TaskId(bench.prefix, group, n) for group in bench.groups for n in range(bench.tasks)]
 
 
 def starts(bench: Workbench) -> list[str]:
@@ -144,7 +145,7 @@ def check_commands(bench: Workbench) -> None:
         )
         assert listed.returncode == 0, listed.stderr
         found = [msgspec.json.decode(line) for line in listed.stdout.splitlines()]
-        assert [len(task["checkpoints"]) for task in found] == [KEPT] * bench.partitions
+        assert [len(task["checkpoints"]) for task in found] == [KEPT] * bench.tasks
         assert all(task["restorable"] for task in found)
     arguments = (bench.prefix, "--kafka", bench.servers, "--task", "0")
     pruned = bench.command("checkpoints", "prune", *arguments)

@@ -18,7 +18,8 @@ from tests.support.kafka.fleet_harness import FleetBench
 
 SECONDS = float(os.environ.get("FALSE_ALARM_S", "600"))
 LOAD = 40
-PARTITIONS = 6
+TASKS = 6
+PARTITIONS = 12
 
 pytestmark = [pytest.mark.kafka, pytest.mark.alarms, pytest.mark.timeout(SECONDS + 600)]
 
@@ -39,7 +40,7 @@ def test_no_living_worker_is_reported_at_a_load_of_40(
     kafka: KafkaUnderTest, unique_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A report costs a restore, so a busy machine must not make any. A stopped worker is busy, too."""
-    fleet = FleetBench.with_topics(kafka.bootstrap_servers, unique_name, tmp_path, PARTITIONS)
+    fleet = FleetBench.with_topics(kafka.bootstrap_servers, unique_name, tmp_path, PARTITIONS, TASKS)
     try:
         workers = [fleet.start(name) for name in ("a", "b", "c")]
         fleet.bench.send(600)

@@ -18,13 +18,14 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
-PARTITIONS = 6
+TASKS = 6
+PARTITIONS = 12
 
 
 @pytest.fixture
 def fleet(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[FleetBench]:
     """Topics with six partitions, without a worker."""
-    fleet = FleetBench.with_topics(kafka.bootstrap_servers, unique_name, tmp_path, PARTITIONS)
+    fleet = FleetBench.with_topics(kafka.bootstrap_servers, unique_name, tmp_path, PARTITIONS, TASKS)
     yield fleet
     fleet.close()
 
@@ -39,7 +40,7 @@ def test_a_worker_that_joins_gets_its_share_and_one_that_stops_gives_its_share_b
     """Rolling deployments consist of these steps, which must neither wait for a time-out nor fence a worker."""
     fleet.bench.send(600)
     first = fleet.start("first")
-    wait_for(lambda: len(first.live_tasks()) == PARTITIONS, fleet)
+    wait_for(lambda: len(first.live_tasks()) == TASKS, fleet)
     second = fleet.start("second")
     fleet.bench.send(600)
     fleet.wait_for_rest()
@@ -47,7 +48,7 @@ def test_a_worker_that_joins_gets_its_share_and_one_that_stops_gives_its_share_b
     began = time.monotonic()
     first.child.send_signal(signal.SIGTERM)
     assert first.child.wait(DEADLINE_S) == 0
-    wait_for(lambda: len(second.live_tasks()) == PARTITIONS, fleet)
+    wait_for(lambda: len(second.live_tasks()) == TASKS, fleet)
     assert time.monotonic() - began < 9.0  # the session time-out is 10 s
     assert not first.events("task_fenced")
     assert not second.events("task_fenced")
@@ -64,7 +65,7 @@ def test_a_worker_that_sleeps_through_the_loss_of_its_tasks_writes_nothing_and_r
     had = zombie.live_tasks()
     fleet.bench.send(2_000)
     zombie.child.send_signal(signal.SIGSTOP)
-    wait_for(lambda: len(other.live_tasks()) == PARTITIONS, fleet)
+    wait_for(lambda: len(other.live_tasks()) == TASKS, fleet)
     fleet.bench.send(600)
     fleet.bench.wait_for_outputs(other.child)
     before = fleet.bench.outputs()
@@ -81,13 +82,13 @@ def test_of_two_processes_with_one_worker_id_the_older_one_leaves_with_a_clear_e
     """With one configuration on two hosts, the processes must not fence each other forever."""
     older = fleet.start("same", state="one")
     fleet.bench.send(300)
-    wait_for(lambda: len(older.live_tasks()) == PARTITIONS, fleet)
+    wait_for(lambda: len(older.live_tasks()) == TASKS, fleet)
     newer = fleet.start("same", state="two")
     fleet.bench.send(300)
     assert older.child.wait(DEADLINE_S) == 5
     assert "a newer process, started at " in older.log.read_text()
     assert "--worker-id" in older.log.read_text()
-    wait_for(lambda: len(newer.live_tasks()) == PARTITIONS, fleet)
+    wait_for(lambda: len(newer.live_tasks()) == TASKS, fleet)
     fleet.finish()
 
 
@@ -104,16 +105,16 @@ def test_states_of_tasks_that_moved_are_removed_and_can_be_had_again(
 
     first = fleet.start("first")
     fleet.bench.send(600)
-    wait_for(lambda: len(first.live_tasks()) == PARTITIONS, fleet)
+    wait_for(lambda: len(first.live_tasks()) == TASKS, fleet)
     second = fleet.start("second")
     fleet.bench.send(600)
     fleet.wait_for_rest()
     wait_for(lambda: held() == {task.rpartition("/")[2] for task in first.live_tasks()}, fleet)
-    assert len(first.events("local_state_deleted")) == PARTITIONS // 2
+    assert len(first.events("local_state_deleted")) == TASKS // 2
     wait_for(lambda: not list(states.glob(".removed/*")), fleet)
     second.child.kill()
     fleet.bench.send(600)
-    wait_for(lambda: len(first.live_tasks()) == PARTITIONS, fleet)
+    wait_for(lambda: len(first.live_tasks()) == TASKS, fleet)
     fleet.finish()
 
 

@@ -64,7 +64,7 @@ def test_a_transaction_coordinator_that_is_killed_leaves_outputs_and_tables_exac
 ) -> None:
     """Its successor must complete the transactions that were open, prepared or decided, from a replicated log."""
     servers, prefix = cluster.bootstrap_servers, unique_name[-40:].strip("-")
-    with closing(Workbench(servers, prefix, tmp_path)) as bench:
+    with closing(Workbench(servers, prefix, tmp_path, partitions=5, tasks=2)) as bench:
         bench.send(AT_A_TIME)
         worker = bench.worker("--commit-interval-ms", "5")
         bench.wait_for_outputs(worker)

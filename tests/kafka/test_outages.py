@@ -32,7 +32,8 @@ def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
 def bench(own_kafka: LocalKafka, unique_name: str, tmp_path: Path) -> Iterator[TroubledBench]:
     """The topics, the state directory and the processes of one test."""
     own_kafka.start()  # an earlier test may have killed it
-    made = TroubledBench(own_kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
+    name = unique_name[-40:].strip("-")
+    made = TroubledBench(own_kafka.bootstrap_servers, name, tmp_path, partitions=5, tasks=2)
     made.environment = dict(SMALL_COMMITS)  # for many commits, so that the outage interrupts them
     yield made
     made.close()

@@ -17,7 +17,8 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.kills]
 
-PARTITIONS = 6
+TASKS = 6
+PARTITIONS = 12
 WITHIN_S = 6.0  # until the end is noted, on a busy machine; `make bench BENCH=handoff` measures the take-over
 SESSION_S = 10.0
 
@@ -25,7 +26,7 @@ SESSION_S = 10.0
 @pytest.fixture
 def fleet(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[FleetBench]:
     """Topics with six partitions, without a worker."""
-    fleet = FleetBench.with_topics(kafka.bootstrap_servers, unique_name, tmp_path, PARTITIONS)
+    fleet = FleetBench.with_topics(kafka.bootstrap_servers, unique_name, tmp_path, PARTITIONS, TASKS)
     yield fleet
     fleet.close()
 
@@ -39,7 +40,7 @@ def died(*workers: Process) -> list[object]:
 
 
 def wait_for_tasks(fleet: FleetBench, *workers: Process) -> None:
-    wait_until(lambda: live(fleet, *workers) == PARTITIONS, fleet.story)
+    wait_until(lambda: live(fleet, *workers) == TASKS, fleet.story)
 
 
 def test_the_end_of_a_killed_process_is_seen_before_kafka_misses_it(fleet: FleetBench) -> None:
@@ -60,8 +61,8 @@ def test_the_end_of_a_supervisor_is_seen_before_kafka_misses_it(fleet: FleetBenc
     """Its process ends with it; if both are killed, no supervisor can note anything."""
     supervised, other = fleet.start("supervised", supervised=True), fleet.start("other")
     fleet.bench.send(600)
-    wait_until(lambda: len(supervised.live_tasks()) == PARTITIONS // 2, fleet.story)
-    wait_until(lambda: len(other.live_tasks()) == PARTITIONS // 2, fleet.story)
+    wait_until(lambda: len(supervised.live_tasks()) == TASKS // 2, fleet.story)
+    wait_until(lambda: len(other.live_tasks()) == TASKS // 2, fleet.story)
     if also_worker:
         children = Path(f"/proc/{supervised.child.pid}/task/{supervised.child.pid}/children").read_text()
         for pid in map(int, children.split()):

@@ -24,7 +24,7 @@ from tests.support.stale_leader import active_controller, leader_of, may_trace, 
 pytestmark = [pytest.mark.kafka, pytest.mark.outage, pytest.mark.timeout(1_200)]
 
 RUNS = int(os.environ.get("STALE_LEADER_RUNS", "1"))
-PARTITIONS = 6
+PARTITIONS, TASKS = 12, 6
 ROWS = 4_000
 TRIES = 5
 # A producer that writes to the stale leader times out after 15 s, and its successor may connect to the same node.
@@ -93,7 +93,10 @@ def test_a_stale_leader_that_answers_costs_no_record(
     """The fence reaches a healthy coordinator, but a read after it may still be answered by the old leader."""
     servers, prefix = cluster.bootstrap_servers, f"{unique_name[-36:].strip('-')}-{run}"
     node = _led_by_others(cluster)
-    with closing(Workbench(servers, prefix, tmp_path, partitions=PARTITIONS)) as bench, ExitStack() as outage:
+    with (
+        closing(Workbench(servers, prefix, tmp_path, partitions=PARTITIONS, tasks=TASKS)) as bench,
+        ExitStack() as outage,
+    ):
         loads = Loads(bench, tmp_path)
         loads.run(ROWS // 2)
         bench.send(600)

@@ -14,12 +14,16 @@ from pipeline.ops.checkpoints import inventory_of, verify
 from pipeline.testing.memory_clients import MemoryJournalReader
 from tests.support.runtime.fleet import Fleet
 
+# Partitions and tasks of the group: in half of the histories, tasks own several partitions.
+SHAPES = [(1, 1), (3, 3), (7, 7), (3, 1), (7, 3), (8, 2)]
+
 
 @pytest.mark.parametrize("seed", range(60))
 def test_whatever_happens_to_workers_no_record_is_lost_or_doubled(seed: int) -> None:
     """Joins, kills, stops, pauses and restarts in any order; at the end everything is where it belongs."""
     chance = random.Random(seed)
-    fleet = Fleet(partitions=chance.choice([1, 3, 7]), seed=seed)
+    partitions, tasks = chance.choice(SHAPES)
+    fleet = Fleet(partitions, tasks=tasks, seed=seed)
     live_through_troubles(fleet, chance)
     fleet.check()
 
@@ -37,7 +41,8 @@ def test_whatever_happens_to_workers_with_checkpoints_no_record_is_lost_or_doubl
         checkpoint_journal_bytes=chance.choice([1, 1_500, 10_000]),
         checkpoint_grace_s=chance.choice([0.0, 3.0]),
     )
-    fleet = Fleet(partitions=chance.choice([1, 3, 7]), seed=seed, settings=settings)
+    partitions, tasks = chance.choice(SHAPES)
+    fleet = Fleet(partitions, tasks=tasks, seed=seed, settings=settings)
     live_through_troubles(fleet, chance)
     fleet.check()
     for node in fleet.nodes:
@@ -55,7 +60,8 @@ def test_whatever_happens_to_workers_with_checkpoints_no_record_is_lost_or_doubl
 def test_whatever_happens_to_workers_and_to_their_requests_no_record_is_lost_or_doubled(seed: int) -> None:
     """Tasks move while commits are aborted, in doubt or timed out, and while inputs are sent again."""
     chance = random.Random(seed)
-    fleet = Fleet(partitions=chance.choice([1, 3, 7]), seed=seed, dedup=Dedup(ttl_s=3600))
+    partitions, tasks = chance.choice(SHAPES)
+    fleet = Fleet(partitions, tasks=tasks, seed=seed, dedup=Dedup(ttl_s=3600))
     live_through_troubles(fleet, chance, with_requests=True)
     fleet.check()
 
@@ -69,7 +75,8 @@ def test_a_stale_leader_loses_and_duplicates_no_record(seed: int) -> None:
         checkpoint_interval_s=0.5,
         checkpoint_journal_bytes=1_500,
     )
-    fleet = Fleet(partitions=chance.choice([1, 3, 7]), seed=seed, settings=settings, dedup=Dedup(ttl_s=3600))
+    partitions, tasks = chance.choice(SHAPES)
+    fleet = Fleet(partitions, tasks=tasks, seed=seed, settings=settings, dedup=Dedup(ttl_s=3600))
     fleet.start("first")  # so that the stale leader knows all topics
     live_through_troubles(fleet, chance, with_requests=True, with_stale_leader=True)
     fleet.check()
@@ -85,8 +92,8 @@ def test_a_stale_leader_loses_and_duplicates_no_record(seed: int) -> None:
 def check_checkpoints(fleet: Fleet) -> None:
     """Whichever worker deleted and truncated: all data that the journals refer to is complete."""
     reader, store = MemoryJournalReader(fleet.broker), fleet.checkpoints
-    for partition in range(fleet.partitions):
-        task = TaskId("sums", "main", partition)
+    for number in range(fleet.tasks):
+        task = TaskId("sums", "main", number)
         found = inventory_of(task, fleet.broker.cluster_id, reader, store, fleet.clock.wall_ms(), 0.0)
         found = verify(found, store, lambda _size: None)
         assert [holding.problem for holding in found.holdings] == [None] * len(found.holdings)
@@ -110,7 +117,7 @@ def fail_a_request(fleet: Fleet, chance: random.Random) -> None:
     )
     fleet.broker.fail_next(call, error, after=happened)
     if chance.random() < 0.2:
-        fleet.broker.expire(TaskId("sums", "main", chance.randrange(fleet.partitions)).transactional_id)
+        fleet.broker.expire(TaskId("sums", "main", chance.randrange(fleet.tasks)).transactional_id)
 
 
 def live_through_troubles(

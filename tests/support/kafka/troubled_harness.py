@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from pipeline.config import KafkaSettings
 from pipeline.kafka.cluster import KafkaCluster
 from tests.support.checker import Promise
-from tests.support.kafka.harness import DEADLINE_S, Workbench
+from tests.support.kafka.harness import DEADLINE_S, PARTITIONS, Workbench
 from tests.support.waiting import wait_until
 
 __all__ = ["TroubledBench"]
@@ -29,8 +29,16 @@ __all__ = ["TroubledBench"]
 class TroubledBench(Workbench):
     """The app with injected errors is `tests.support.kafka.troubles`; `finish` runs the fixed app."""
 
-    def __init__(self, servers: str, prefix: str, directory: Path) -> None:
-        super().__init__(servers, prefix, directory)
+    def __init__(
+        self,
+        servers: str,
+        prefix: str,
+        directory: Path,
+        *,
+        partitions: int = PARTITIONS,
+        tasks: int | None = None,
+    ) -> None:
+        super().__init__(servers, prefix, directory, partitions=partitions, tasks=tasks)
         self.environment: dict[str, str] = {}
 
     def promises(self) -> tuple[Promise, ...]:

@@ -25,11 +25,13 @@ DEADLINE_S = 60.0
 EACH = 5_000
 
 
+@pytest.mark.parametrize("tasks", [1, 2])
 def test_a_partition_that_waits_is_paused_and_holds_up_neither_the_other_one_nor_a_stop(
-    kafka: KafkaUnderTest, unique_name: str, tmp_path: Path
+    kafka: KafkaUnderTest, unique_name: str, tmp_path: Path, tasks: int
 ) -> None:
     """The client has its own queue: records that it fetched before the pause must be returned later, once."""
     app = App(unique_name[-40:].strip("-"))
+    declared_app(app).main.tasks = tasks
     inputs = app.topic(f"{app.name}-in", key=bytes | None, value=int)
     away = [True]
     seen: dict[int, list[int]] = {0: [], 1: []}

@@ -113,6 +113,36 @@ class Workbench:
             self.send(40)
         self._check_killed(worker, point)
 
+    def stopped_while_running(self, point: str) -> subprocess.Popen[bytes]:
+        """Let a worker catch up. Then it stops itself at a point under new input, like with SIGSTOP, and can go on."""
+        self._trigger.unlink(missing_ok=True)
+        self.environment["KILL_WITH"] = "SIGSTOP"
+        worker = self._killed_at(point, 1, str(self._trigger))
+        del self.environment["KILL_WITH"]
+        self.catch_up(worker)
+        self._trigger.touch()
+
+        def stopped() -> bool:
+            self.send(40)
+            return (
+                Path(f"/proc/{worker.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+                == "T"
+            )
+
+        wait_until(stopped, self.log.read_text)
+        return worker
+
+    def killed_among_retries(self, point: str) -> None:
+        """Let a worker that does not process all inputs kill itself at a point, and check what it leaves."""
+        self._trigger.unlink(missing_ok=True)
+        before = self._lived()
+        worker = self._killed_at(point, 1, str(self._trigger))
+        wait_until(lambda: self._lived() >= before + self.tasks * len(self.groups), self.log.read_text)
+        self._trigger.touch()
+        while not _ended(worker, within_s=0.03):
+            self.send(40)
+        self._check_killed(worker, point)
+
     def kill_while_stopping(self, point: str, nth: int) -> None:
         """Let a worker recover and catch up. Then stop it; it kills itself at a point of the stop."""
         self._trigger.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ omit the second group, and choose the number of tasks of both groups.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import msgspec
 
@@ -34,6 +35,8 @@ class Sum(msgspec.Struct, frozen=True):
 
 
 app = App(PREFIX)
+# While this file exists, some records of partition 1 fail and are tried again.
+FAILS = Path(os.environ.get("SUMS_FAILS", "/nonexistent"))
 TASKS = int(os.environ.get("SUMS_TASKS", "0")) or None
 declared_app(app).main.tasks = TASKS
 amounts = app.topic(f"{PREFIX}-amounts", key=str, value=Amount)
@@ -41,9 +44,16 @@ sums = app.topic(f"{PREFIX}-sums", key=str, value=Sum)
 totals = app.table("totals", key=str, value=Sum)
 
 
-@app.handler(amounts, on_error="dead_letter" if os.environ.get("SUMS_LETTERS") else "stop")
+@app.handler(
+    amounts,
+    on_error="dead_letter" if os.environ.get("SUMS_LETTERS") else "stop",
+    retries=10_000 if "SUMS_FAILS" in os.environ else 0,
+    retry_delay_s=0.05,
+)
 def add(event: Event[str, Amount], ctx: Context) -> None:
     """Add to the key's sum and publish it."""
+    if event.partition == 1 and event.value.n % 10 == 0 and FAILS.exists():
+        raise ConnectionError("the service is unreachable")
     table = ctx.table(totals)
     before = table.get(event.key, Sum(0, 0))
     wrong = event.key == WRONG_KEY and event.value.n >= int(WRONG_FROM)

@@ -155,6 +155,7 @@ class DeferredExecutor:
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)  # noqa: S311 (a schedule, never a secret)
         self._waiting: list[_PendingStep[object]] = []
+        self._depth = 0  # of the steps that are running
 
     def submit(self, step: Callable[[], T]) -> _PendingStep[T]:
         pending = _PendingStep(step, self._run_until)
@@ -168,8 +169,16 @@ class DeferredExecutor:
         """Run one waiting step. Returns False if there is none."""
         if not self._waiting:
             return False
-        self._waiting.pop(self._random.randrange(len(self._waiting))).run()
+        self._run(self._random.randrange(len(self._waiting)))
         return True
+
+    def _run(self, index: int) -> None:
+        step = self._waiting.pop(index)
+        self._depth += 1
+        try:
+            step.run()
+        finally:
+            self._depth -= 1
 
     def run_all(self) -> None:
         """Run all waiting steps, and those that they submit."""
@@ -184,6 +193,12 @@ class DeferredExecutor:
         self.run_all()
 
     def _run_until(self, pending: _PendingStep[T]) -> None:
+        """Run steps in any order until this one is done.
+
+        A step that waits for another one runs that one only: any other might wait for the first, which cannot end here.
+        """
         while not pending.done():
-            if not self.run_one():
+            if self._depth and pending in self._waiting:
+                self._run(self._waiting.index(pending))  # type: ignore[arg-type]  # as in `submit`
+            elif self._depth or not self.run_one():
                 raise InvariantError("the result of a dropped step is needed")

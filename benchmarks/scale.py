@@ -31,18 +31,15 @@ from benchmarks import BenchmarkError
 from pipeline.config import WorkerSettings
 from pipeline.core.membership import (
     AssignmentAction,
-    Claim,
     Member,
-    Owner,
     Roster,
     TaskRole,
     decide,
-    decode_note,
     encode_member,
-    encode_note,
     ring_parameters,
 )
 from pipeline.core.names import TaskId
+from pipeline.core.notes import Claim, Owner, decode_note, encode_note
 from pipeline.core.recovery_time import WATCHED_S
 from pipeline.ports import Clock
 from pipeline.runtime.assignment.roster import FOLLOW_S, SMALL_FLEET

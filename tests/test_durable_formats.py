@@ -21,6 +21,7 @@ from pipeline.core.dead_letter_count import (
     decode_tally,
     encode_tally,
 )
+from pipeline.core.departures import Departure
 from pipeline.core.entry_body import partitions_to_reset
 from pipeline.core.journal_format import (
     Entry,
@@ -31,17 +32,16 @@ from pipeline.core.journal_format import (
     assemble,
     encode_entry,
 )
-from pipeline.core.membership import (
+from pipeline.core.names import TaskId
+from pipeline.core.notes import (
     Claim,
     DeferredGroup,
-    Departure,
     MeasuredSpeed,
     Owner,
     Suspected,
     decode_note,
     encode_note,
 )
-from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.core.position import decode_position as decode_applied
 from pipeline.core.position import encode_position as encode_applied

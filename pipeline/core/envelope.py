@@ -14,7 +14,7 @@ The checksum covers the exact bytes of the body. `seal` makes the bytes; `open` 
 checksum are verified, and raises EnvelopeError otherwise. Each format translates that into the error its readers
 react to. Each format validates its own body.
 
-Notes of workers (`core/membership.py`) are hints, and have a version but no checksum.
+Notes of workers (`core/notes.py`) are hints, and have a version but no checksum.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from pipeline.api.app import DeclaredApp
 from pipeline.config import HttpSettings
-from pipeline.core.membership import process_age
+from pipeline.core.departures import process_age
 from pipeline.core.names import TaskId
 from pipeline.errors import InputError
 from pipeline.http.application import Answer, Request, Route, failed, json_answer

@@ -37,8 +37,8 @@ from pipeline.core.crashes import (
     remember,
     suspect_at,
 )
-from pipeline.core.membership import Suspected
 from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.notes import Suspected
 from pipeline.errors import ConfigError
 from pipeline.ports import CrashLog, Ending, Logger, Record, error_fields
 

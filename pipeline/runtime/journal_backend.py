@@ -11,8 +11,8 @@ from pipeline.api.context import Sender
 from pipeline.api.declarations import DeclaredTopic
 from pipeline.config import WorkerSettings
 from pipeline.core.journal_format import EntryKind, JournalEntry
-from pipeline.core.membership import Owner
 from pipeline.core.names import TaskId, is_replays
+from pipeline.core.notes import Owner
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery_time import RestoreWork
 from pipeline.errors import PipelineError

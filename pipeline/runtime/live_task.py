@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.core.membership import Owner
 from pipeline.core.names import TaskId
+from pipeline.core.notes import Owner
 from pipeline.core.recovery_time import RestoreWork
 from pipeline.errors import PipelineError
 from pipeline.ports import Pending, Record, Store

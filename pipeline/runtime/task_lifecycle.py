@@ -18,8 +18,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from pipeline.core.membership import AssignmentAction, Owner, TaskRole
+from pipeline.core.membership import AssignmentAction, TaskRole
 from pipeline.core.names import TaskId
+from pipeline.core.notes import Owner
 from pipeline.core.recovery_time import RecoveryMeter
 from pipeline.errors import (
     ConfigError,

@@ -7,7 +7,8 @@ import pytest
 from benchmarks import BenchmarkError
 from benchmarks.scale import Fleet, commits_per_s, main
 from pipeline.config import WorkerSettings
-from pipeline.core.membership import Owner, TaskRole
+from pipeline.core.membership import TaskRole
+from pipeline.core.notes import Owner
 
 WORKERS, TASKS = 6, 40
 

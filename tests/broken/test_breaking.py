@@ -8,6 +8,7 @@ import pytest
 
 import pipeline
 import pipeline.core.membership
+import pipeline.core.notes
 import pipeline.core.ring
 from tests.support.breaking import Broken, place_of, replaced
 
@@ -63,7 +64,7 @@ def test_only_the_named_object_is_searched() -> None:
         (pipeline.core.ring, '"""The ring'),
         (pipeline.core.ring.Ring, "class Ring"),
         (pipeline.core.ring.Ring.walk, "    def walk("),
-        (pipeline.core.membership.Note.key, "    @property"),
+        (pipeline.core.notes.Note.key, "    @property"),
         (pipeline.core.membership.Roster._workers, "    @cached_property"),
     ],
     ids=["a module", "a class", "a method", "a property", "a cached property"],

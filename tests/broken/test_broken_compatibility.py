@@ -14,8 +14,8 @@ import pipeline.core.checkpoint_refs
 import pipeline.core.dead_letters
 import pipeline.core.dedup
 import pipeline.core.journal_format
-import pipeline.core.membership
 import pipeline.core.names
+import pipeline.core.notes
 import pipeline.core.position
 import pipeline.databases.sql
 import pipeline.ops.dead_letters.marks
@@ -82,7 +82,7 @@ ROWS = [
     ),
     Broken(
         "notes of workers have another version",
-        pipeline.core.membership,
+        pipeline.core.notes,
         "_VERSION = 1\n",
         "_VERSION = 2\n",
         f"{RECORDED} status_finds_the_owners",

@@ -6,30 +6,30 @@ import msgspec
 import pytest
 
 from pipeline.core.crashes import Span, Suspect
+from pipeline.core.departures import Departure, PeerAddress, Revocation
 from pipeline.core.membership import (
     AssignmentAction,
-    Claim,
-    DeferredGroup,
-    Departure,
-    MeasuredSpeed,
     Member,
-    Note,
-    Owner,
-    PeerAddress,
-    Revocation,
     Roster,
-    Suspected,
     TaskRole,
     check_worker_id,
     decide,
     decode_member,
-    decode_note,
     encode_member,
-    encode_note,
     process_name,
     ring_parameters,
 )
 from pipeline.core.names import TaskId
+from pipeline.core.notes import (
+    Claim,
+    DeferredGroup,
+    MeasuredSpeed,
+    Note,
+    Owner,
+    Suspected,
+    decode_note,
+    encode_note,
+)
 from pipeline.core.recovery_time import RecoverySpeed
 from pipeline.errors import ConfigError
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from pipeline.core.membership import About, Claim, Departure, Owner, decode_note
+from pipeline.core.departures import Departure
 from pipeline.core.names import JOURNAL_READER, TaskId, TopicPartition, workers_topic
+from pipeline.core.notes import About, Claim, Owner, decode_note
 from pipeline.ops.overview import Clients
 from pipeline.ops.reading import last_committed, read_topic
 from pipeline.ports import Clock

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from pipeline.core.inputs import topic_of
-from pipeline.core.membership import Owner, decode_note
 from pipeline.core.names import (
     GroupId,
     TaskId,
@@ -23,6 +22,7 @@ from pipeline.core.names import (
     workers_group,
     workers_topic,
 )
+from pipeline.core.notes import Owner, decode_note
 from pipeline.core.topic_settings import SETTINGS, UNMANAGED
 from pipeline.errors import FatalTaskError
 from pipeline.ops.apps import tasks_of

@@ -24,8 +24,9 @@ from functools import partial
 from typing import NamedTuple
 
 from pipeline.core.journal_format import EntryKind
-from pipeline.core.membership import Owner, Roster
+from pipeline.core.membership import Roster
 from pipeline.core.names import TaskId
+from pipeline.core.notes import Owner
 from pipeline.errors import PipelineError
 from pipeline.ports import Pending, error_fields, task_fields
 from pipeline.runtime.commit.journal_reader import last_entry

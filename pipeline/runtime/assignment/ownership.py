@@ -10,22 +10,18 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 
 from pipeline.config import WorkerSettings
-from pipeline.core.departures import DepartureRecord
+from pipeline.core.departures import DepartureRecord, process_age
 from pipeline.core.membership import (
     AssignmentAction,
-    Claim,
-    DeferredGroup,
     Member,
-    Owner,
-    Suspected,
     TaskRole,
     check_worker_id,
     decide,
-    process_age,
     process_name,
     ring_parameters,
 )
 from pipeline.core.names import GroupId, TaskId
+from pipeline.core.notes import Claim, DeferredGroup, Owner, Suspected
 from pipeline.core.recovery_time import RecoverySpeed
 from pipeline.errors import DisplacedError
 from pipeline.ports import Store, task_fields

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from pipeline.core.departures import Departure, Departures, PeerAddress, Revocation, immunity_s, watched_by
-from pipeline.core.membership import Member, encode_note
+from pipeline.core.membership import Member
+from pipeline.core.notes import encode_note
 from pipeline.errors import PipelineError
 from pipeline.ports import error_fields
 from pipeline.ports.peers import PeerTarget

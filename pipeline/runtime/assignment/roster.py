@@ -13,25 +13,19 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from pipeline.config import WorkerSettings
-from pipeline.core.departures import DepartureRecord
-from pipeline.core.membership import (
+from pipeline.core.departures import Departure, DepartureRecord, PeerAddress, Revocation
+from pipeline.core.membership import Member, Roster, decode_member, encode_member
+from pipeline.core.names import JOURNAL_READER, TaskId, TopicPartition, workers_group, workers_topic
+from pipeline.core.notes import (
     About,
     Claim,
     DeferredGroup,
-    Departure,
     MeasuredSpeed,
-    Member,
     Owner,
-    PeerAddress,
-    Revocation,
-    Roster,
     Suspected,
-    decode_member,
     decode_note,
-    encode_member,
     encode_note,
 )
-from pipeline.core.names import JOURNAL_READER, TaskId, TopicPartition, workers_group, workers_topic
 from pipeline.core.recovery_time import RecoverySpeed
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.ports import Pending, Source, TopicSpec, error_fields

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pipeline.config import WorkerSettings
-from pipeline.core.membership import Owner
 from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.notes import Owner
 from pipeline.core.sink_positions import Hold, InputNow, PositionRow, plan_positions, rows_by_input
 from pipeline.databases.sql import POSITIONS
 from pipeline.errors import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from pipeline.core.membership import DeferredGroup
 from pipeline.core.names import GroupId, TaskId
+from pipeline.core.notes import DeferredGroup
 from pipeline.core.suggestions import Problem, counted
 from pipeline.runtime.status.app_status import GroupLetters, TaskPhase, TaskStatus, WorkerStatus
 

@@ -8,21 +8,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
-from pipeline.core.departures import Departures, PeerAddress, Revocation
+from pipeline.core.departures import Departure, Departures, PeerAddress, Revocation
 from pipeline.core.entry_body import entry_partitions
 from pipeline.core.inputs import TaskInputs
 from pipeline.core.journal_format import Entry, EntryKind, JournalEntry
-from pipeline.core.membership import (
-    Claim,
-    DeferredGroup,
-    Departure,
-    MeasuredSpeed,
-    Member,
-    Owner,
-    Roster,
-    decode_member,
-    decode_note,
-)
+from pipeline.core.membership import Member, Roster, decode_member
 from pipeline.core.names import (
     GroupId,
     TaskId,
@@ -32,6 +22,7 @@ from pipeline.core.names import (
     workers_group,
     workers_topic,
 )
+from pipeline.core.notes import Claim, DeferredGroup, MeasuredSpeed, Owner, decode_note
 from pipeline.core.permissions import Role
 from pipeline.core.recovery_time import RecoverySpeed, median_speed, predicted_restore_s
 from pipeline.core.suggestions import no_app

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from pipeline.core.membership import process_age
+from pipeline.core.departures import process_age
 from pipeline.errors import InputError
 from pipeline.runtime.status.app_status import AppStatus, TaskPhase, WorkerStatus
 from pipeline.runtime.status.groups import task_ranges

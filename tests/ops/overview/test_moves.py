@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.core.membership import About, Claim, Departure, Owner
+from pipeline.core.departures import Departure
 from pipeline.core.names import TaskId
+from pipeline.core.notes import About, Claim, Owner
 from pipeline.ops.overview.moves import Moves, grouped
 
 TASK = TaskId("shop", "main", 0)

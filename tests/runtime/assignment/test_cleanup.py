@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config import WorkerSettings
-from pipeline.core.membership import Owner, encode_note
 from pipeline.core.names import TaskId, workers_topic
+from pipeline.core.notes import Owner, encode_note
 from pipeline.errors import ConfigError
 from pipeline.runtime.assignment.cleanup import StateCleanup
 from pipeline.testing.memory_members import MemoryMembers

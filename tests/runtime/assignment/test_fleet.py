@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from pipeline import Context, Event
-from pipeline.core.membership import Owner, encode_note
 from pipeline.core.names import TaskId, workers_topic
+from pipeline.core.notes import Owner, encode_note
 from pipeline.errors import UnknownOutcomeError, UnreachableError
 from pipeline.runtime.live_task import LiveTask
 from pipeline.testing.memory_members import MemoryMembers

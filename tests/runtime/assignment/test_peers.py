@@ -10,8 +10,8 @@ import pytest
 
 from pipeline import Dedup
 from pipeline.core.departures import IMMUNITY_S, Departure, PeerAddress, Revocation
-from pipeline.core.membership import decode_note, encode_note
 from pipeline.core.names import workers_topic
+from pipeline.core.notes import decode_note, encode_note
 from pipeline.errors import UnreachableError
 from pipeline.testing.memory_members import MemoryMembers
 from tests.runtime.assignment.test_random_fleet import live_through_troubles

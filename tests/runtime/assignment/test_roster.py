@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config import WorkerSettings
-from pipeline.core.membership import Claim, Member, Owner, decode_note, encode_note
+from pipeline.core.membership import Member
 from pipeline.core.names import TaskId, workers_topic
+from pipeline.core.notes import Claim, Owner, decode_note, encode_note
 from pipeline.errors import UnreachableError
 from pipeline.ports import TopicSpec
 from pipeline.runtime.assignment.roster import RosterWatch

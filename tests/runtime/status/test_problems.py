@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from pipeline.core.dead_letter_count import OpenLetters
-from pipeline.core.membership import DeferredGroup
 from pipeline.core.names import GroupId, TaskId
+from pipeline.core.notes import DeferredGroup
 from pipeline.core.suggestions import Problem
 from pipeline.runtime.status import TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.app_status import GroupLetters

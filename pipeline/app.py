@@ -37,9 +37,10 @@ class App:
     Args:
         name: The app's name. It is part of durable names, such as those of journal topics and transactional ids, so
             an app with another name is a new app. Letters, digits, `_` and `-`.
+        tasks: The number of tasks of the main group, as for `group`.
 
     Raises:
-        ConfigError: The name is not allowed.
+        ConfigError: The name or the number of tasks is not allowed.
 
     Example:
         ```python
@@ -57,8 +58,8 @@ class App:
         ```
     """
 
-    def __init__(self, name: str) -> None:
-        self._declared = DeclaredApp(name)
+    def __init__(self, name: str, *, tasks: int | None = None) -> None:
+        self._declared = DeclaredApp(name, tasks)
 
     def __repr__(self) -> str:
         return f"App({self.name!r})"
@@ -123,17 +124,20 @@ class App:
         """
         return self._declared.topic(name, key, value, codec, dedup)
 
-    def group(self, name: str) -> Group:
+    def group(self, name: str, *, tasks: int | None = None) -> Group:
         """Declare another group, with its own tables, positions and commits.
 
         Args:
             name: The group's name, part of durable names. Not `main`.
+            tasks: The number of tasks, at most that of the partitions of each input. The workers share the tasks, so
+                it limits how many workers can process the group. A group of handlers keeps the number with which it
+                was started. Default: that number; for a new group one task for each partition, at most 32.
 
         Returns:
             The group, which has the methods `handler`, `batch_handler`, `sink` and `table`.
 
         Raises:
-            ConfigError: The name is not allowed, or is declared already.
+            ConfigError: The name or the number of tasks is not allowed, or the group is declared already.
 
         Example:
             ```python
@@ -141,7 +145,7 @@ class App:
             archive.sink(orders, Sqlite("orders.db", "orders", row=lambda event: {"id": event.key}))
             ```
         """
-        return self._declared.group(name)
+        return self._declared.group(name, tasks)
 
     def resource(self, factory: Callable[[], R]) -> Resource[R]:
         """Declare an object that handlers share, such as an HTTP client: each worker makes one.
@@ -210,8 +214,8 @@ class App:
 
         Args:
             topic: A topic of this app.
-            on_error: What happens with a record whose processing raises: `"stop"` its task, `"skip"` the record, or
-                send it to the group's dead-letter topic (`"dead_letter"`).
+            on_error: What happens with a record whose processing raises: `"stop"` its partition, `"skip"` the record,
+                or send it to the group's dead-letter topic (`"dead_letter"`).
             retries: How often such a record is tried again first.
             retry_delay_s: Seconds before the first retry. Each further delay is twice as long, up to a minute.
 

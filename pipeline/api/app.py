@@ -7,6 +7,7 @@ it is declared, not when the first record arrives.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any, TypeVar
 
 from pipeline.api.codecs import resolve_value
@@ -27,10 +28,10 @@ _TOPIC_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
 class DeclaredApp:
     """The declarations behind an `App`, which has one."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, tasks: int | None = None) -> None:
         self.name = check_name("app", name)
         self.topics: dict[str, DeclaredTopic[Any, Any]] = {}
-        self.main = DeclaredGroup(self, MAIN_GROUP)
+        self.main = DeclaredGroup(self, MAIN_GROUP, tasks=tasks)
         self._groups = {MAIN_GROUP: self.main}
 
     @property
@@ -77,12 +78,19 @@ class DeclaredApp:
             raise ConfigError(f"{where}: duplicates_to is topic {target.name} of another app")
         return dedup
 
-    def group(self, name: str) -> DeclaredGroup:
+    def group(self, name: str, tasks: int | None = None) -> DeclaredGroup:
         """Declare another group: `App.group`."""
         if name in self._groups:
             raise ConfigError(f"group {name} is declared twice")
-        group = self._groups[name] = DeclaredGroup(self, name)
+        group = self._groups[name] = DeclaredGroup(self, name, tasks=tasks)
         return group
+
+    def with_tasks(self, tasks: int) -> DeclaredApp:
+        """The same app, with this number of tasks in each group."""
+        changed = copy(self)
+        changed._groups = {name: group.with_tasks(tasks) for name, group in self._groups.items()}
+        changed.main = changed._groups[MAIN_GROUP]
+        return changed
 
     def resource(self, factory: Callable[[], R]) -> DeclaredResource[R]:
         """Declare a resource: `App.resource`."""

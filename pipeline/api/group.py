@@ -53,8 +53,8 @@ class _App(Protocol):
 class Group:
     """Handlers that share tables and positions, or sinks that share positions. Made by `app.group(...)`.
 
-    The input topics of a group are co-partitioned: they have equally many partitions. Task N of the group processes
-    partition N of each, and commits by itself. Groups exchange data through topics.
+    The input topics of a group are co-partitioned: they have equally many partitions. Task N of T tasks processes
+    the partitions N, N + T, N + 2 * T and so on of each, and commits by itself. Groups exchange data through topics.
     """
 
     if TYPE_CHECKING:  # set by DeclaredGroup
@@ -81,10 +81,10 @@ class Group:
         codec: Codec[V] | CodecName | None = None,
         upgrade: Callable[[Any], V] | None = None,
     ) -> Table[K, V]:
-        """Declare a table. A task sees the rows of its own partition only.
+        """Declare a table. A handler sees the rows of the partition of its record only.
 
-        A row is stored by the task of the record whose handler wrote it. So use keys that determine the partition, as
-        the record's own key does.
+        A row belongs to the partition of the record whose handler wrote it. So use keys that determine the partition,
+        as the record's own key does.
 
         Args:
             name: The table's name, part of durable names. Letters, digits, `_` and `-`.
@@ -141,8 +141,9 @@ class Group:
 
         Args:
             topic: A topic of this app.
-            on_error: What happens with a record whose processing raises: `"stop"` its task, `"skip"` the record, or
-                send it to the group's dead-letter topic (`"dead_letter"`).
+            on_error: What happens with a record whose processing raises: `"stop"` its partition, `"skip"` the record,
+                or send it to the group's dead-letter topic (`"dead_letter"`). A task stops once all its partitions
+                have.
             retries: How often such a record is tried again first. The records behind it in its partition wait; other
                 partitions do not.
             retry_delay_s: Seconds before the first retry, at most 3600. Each further delay is twice as long, up to a
@@ -326,7 +327,7 @@ class DeclaredGroup(Group):
     ) -> None:
         self._app = app
         self._name = check_name("group", name)
-        self.tasks = tasks  # as declared; None: the default of a new group, or that of a known one
+        self.tasks = _checked_tasks(self._name, tasks)  # None: the default of a new group, or that of a known one
         self._bindings = list(bindings)
         self._sinks = list(sinks)
         self._tables = dict(tables or {})
@@ -359,3 +360,20 @@ class DeclaredGroup(Group):
     def with_bindings(self, bindings: Iterable[Binding]) -> DeclaredGroup:
         """The same group with other handlers."""
         return DeclaredGroup(self._app, self._name, bindings, self._sinks, self._tables, self.tasks)
+
+    def with_tasks(self, tasks: int) -> DeclaredGroup:
+        """The same group with another number of tasks."""
+        return DeclaredGroup(self._app, self._name, self._bindings, self._sinks, self._tables, tasks)
+
+
+def _checked_tasks(group: str, tasks: object) -> int | None:
+    """The declared number of tasks. The number of partitions limits it, too: see `runtime/task_count.py`."""
+    if tasks is None:
+        return None
+    if isinstance(tasks, bool) or not isinstance(tasks, int) or tasks < 1:
+        raise ConfigError(
+            f"group {group}: tasks is {tasks!r}; it must be a whole number from 1 to the number of partitions of its "
+            "inputs",
+            hint="four times the most workers that you will ever want; or leave it out",
+        )
+    return tasks

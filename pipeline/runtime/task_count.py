@@ -1,32 +1,39 @@
 """How many tasks a group has: `tasks_in_identity`.
 
 The number of tasks is that of the journal's partitions. It is chosen before genesis and never changes, because a task's
-history contains the rows of its partitions. Format 1 of journals has one task for each partition of the inputs.
+history contains the rows of its partitions. Each genesis is of format 2. Format 1 has one task for each partition of
+the inputs: journals of earlier releases have it.
 
     row  journal                              declared                     tasks
     1    none                                 nothing                      the default for a new group
     2    none                                 N, at most the partitions    N
     3    as many partitions as the inputs     nothing, or that number      that number
-    4    another number, format 2 or empty    nothing, or that number      that number
-    5    another number, format 1             any                          refused: the inputs have grown
-    6    any                                  another number               refused, naming `pipeline migrate`
-    7    any                                  more than the partitions     refused: a task would have no input
+    4    fewer, format 2 or empty             nothing, or that number      that number
+    5    fewer or more, format 1              any                          refused: the inputs have grown
+    6    fewer, format 2 of fewer partitions  any                          refused: the inputs have grown
+    7    more, format 2 or empty              any                          refused: a task would have no input
+    8    any                                  another number               refused, naming `pipeline migrate`
+    9    any                                  more than the partitions     refused: a task would have no input
 
 Rows 3 and 4 do not depend on a read that may be stale: a chunk that is read has the format of its journal, and where
-none is read, the restore compares the identity. In row 3, the format is that of the history (`identity_in`).
+none is read, the restore compares the identity. In row 3, the format is that of the history (`identity_in`); an empty
+journal of an earlier release gets format 2. Row 6 reads the first entry, if it has an identity: a restore compares the
+newest one.
 
-An app that another one has replaced is often in row 5. So in rows 5 and 6, a retired app is refused as such.
+An app that another one has replaced is often in row 5. So in rows 5 to 8, a retired app is refused as such.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
+from typing import NamedTuple
 
 from pipeline.api.group import DeclaredGroup
-from pipeline.core.inputs import MAX_PARTITIONS
-from pipeline.core.journal_format import Format, format_of_chunk
+from pipeline.core.inputs import MAX_PARTITIONS, default_tasks
+from pipeline.core.journal_format import Format, InputFacts, assemble, format_of_chunk
 from pipeline.core.names import GroupId, TopicPartition
-from pipeline.errors import ConfigError, RetriableError
+from pipeline.errors import ConfigError, FatalTaskError, RetriableError
 from pipeline.ports import TopicInfo
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore.retirement import refuse_retired
@@ -34,12 +41,19 @@ from pipeline.runtime.restore.retirement import refuse_retired
 __all__ = ["tasks_in_identity"]
 
 
+class _Recorded(NamedTuple):
+    """The format of a journal, and the inputs in its first entry if that has an identity."""
+
+    version: Format
+    inputs: Mapping[str, InputFacts]
+
+
 def tasks_in_identity(group: DeclaredGroup, partitions: int, environment: Environment) -> int:
-    """The number of tasks, as an identity has it: 0 in format 1. `partitions`: those of each input topic.
+    """The number of tasks that a worker continues with, or starts the group with. `partitions`: those of each input.
 
     Raises ConfigError, UnreachableError.
     """
-    where, declared = f"group {group.id.app}/{group.id.group}", group.tasks
+    where, declared = _where(group), group.tasks
     if declared is not None and declared > partitions:
         raise ConfigError(
             f"{where} has tasks={declared}, and its inputs have {partitions} partitions: a task needs one at least",
@@ -47,40 +61,80 @@ def tasks_in_identity(group: DeclaredGroup, partitions: int, environment: Enviro
         )
     name = group.id.journal_topic
     journal = environment.cluster.describe([name]).get(name)
-    if journal is None or journal.partitions == partitions == (declared or partitions):
+    if journal is None:
         return _of_new(where, declared, partitions)
-    if _recorded_format(group.id, journal, environment) == 1 and journal.partitions != partitions:
+    if journal.partitions == partitions == (declared or partitions):
+        return partitions
+    refused = _refused(group, partitions, journal, environment)
+    if refused is not None:
         refuse_retired(group.id, environment)
-        raise ConfigError(
-            f"{where}: its journal {name} has {journal.partitions} partitions, its input "
-            f"{', '.join(topic.name for topic in group.inputs)} has {partitions}: keys are now in other partitions "
-            "than their state",
-            hint="follow runbooks/partitions-changed.md",
-        )
-    if declared is not None and declared != journal.partitions:
-        refuse_retired(group.id, environment)
-        raise ConfigError(
-            f"{where} has tasks={declared}, and was started with {journal.partitions}: the number of tasks never "
-            "changes, because the history of a task contains the rows of its partitions",
-            hint=f"declare {journal.partitions} tasks; for another number, move to an app with another name: "
-            "pipeline migrate",
-        )
+        raise refused
     return journal.partitions
 
 
+def _where(group: DeclaredGroup) -> str:
+    return f"group {group.id.app}/{group.id.group}"
+
+
 def _of_new(where: str, declared: int | None, partitions: int) -> int:
-    if declared is None:
-        return 0
     if partitions > MAX_PARTITIONS:
         raise ConfigError(
             f"{where}: its inputs have {partitions} partitions; the most are {MAX_PARTITIONS}",
             hint="use topics with fewer partitions",
         )
-    return declared
+    return declared or default_tasks(partitions)
 
 
-def _recorded_format(group: GroupId, journal: TopicInfo, environment: Environment) -> Format | None:
-    """The format of a journal, by the first chunk that can be read in any partition; None if none can."""
+def _refused(
+    group: DeclaredGroup, partitions: int, journal: TopicInfo, environment: Environment
+) -> ConfigError | None:
+    """Why the group cannot continue this journal: rows 5 to 8."""
+    where, tasks, declared = _where(group), journal.partitions, group.tasks
+    recorded = _recorded(group.id, journal, environment)
+    grown = _grown(group, partitions, journal, recorded)
+    if grown is not None:
+        return ConfigError(
+            f"{where}: {grown}: keys are now in other partitions than their state",
+            hint="follow runbooks/partitions-changed.md",
+        )
+    unused = f"if the group has never processed a record, delete the empty topic {journal.name}"
+    if tasks > partitions:
+        return ConfigError(
+            f"{where}: its journal {journal.name} has {tasks} partitions, its inputs only {partitions}: they were "
+            "created again with fewer",
+            hint="follow runbooks/topic-recreated.md" if recorded is not None else unused,
+        )
+    if declared is not None and declared != tasks:
+        return ConfigError(
+            f"{where} has tasks={declared}, and was started with {tasks}: the number of tasks never changes, because "
+            "the history of a task contains the rows of its partitions",
+            hint=f"declare {tasks} tasks; for another number, move to an app with another name: pipeline migrate"
+            + (f"; {unused}" if recorded is None else ""),
+        )
+    return None
+
+
+def _grown(
+    group: DeclaredGroup, partitions: int, journal: TopicInfo, recorded: _Recorded | None
+) -> str | None:
+    """How the inputs have grown since the group was started; None if they have not, or if that is not known."""
+    if recorded is None:
+        return None
+    names = [topic.name for topic in group.inputs]
+    if recorded.version == 1 and journal.partitions != partitions:
+        return (
+            f"its journal {journal.name} has {journal.partitions} partitions, its input {', '.join(names)} has "
+            f"{partitions}"
+        )
+    for name in names:
+        facts = recorded.inputs.get(name)
+        if facts is not None and facts.partitions < partitions:
+            return f"topic {name} had {facts.partitions} partitions and has {partitions}"
+    return None
+
+
+def _recorded(group: GroupId, journal: TopicInfo, environment: Environment) -> _Recorded | None:
+    """What the first chunk that can be read in any partition says; None if none can be read."""
     with closing(environment.journals()) as reader:
         places = [TopicPartition(group.journal_topic, number) for number in range(journal.partitions)]
         for place, end in reader.stable_ends(places).items():
@@ -88,10 +142,19 @@ def _recorded_format(group: GroupId, journal: TopicInfo, environment: Environmen
                 continue
             try:
                 start = reader.bounds(place).start
-                chunk = next((chunk for _, chunk in reader.read(place, start, end)), b"")
+                offset, chunk = next(iter(reader.read(place, start, end)), (0, b""))
             except RetriableError:  # it is being truncated: any other partition has the same format
                 continue
             version = format_of_chunk(chunk)
             if version is not None:
-                return version
+                return _Recorded(version, _inputs_in(chunk, offset, str(place)))
     return None
+
+
+def _inputs_in(chunk: bytes, offset: int, where: str) -> Mapping[str, InputFacts]:
+    """The inputs that an entry names: that of one chunk, such as each genesis."""
+    try:
+        first = next(assemble([(offset, chunk)], where), None)
+    except FatalTaskError:  # it has several chunks, or is damaged: the restore reports that
+        return {}
+    return first.entry.identity.inputs if first is not None and first.entry.identity is not None else {}

@@ -19,7 +19,7 @@ from pipeline.api.event import Event
 from pipeline.api.sinks import Sink, Sqlite
 from pipeline.api.table import table_prefix
 from pipeline.core.entry_body import NEWEST
-from pipeline.core.inputs import row_prefix
+from pipeline.core.inputs import ordinal_of, row_prefix, topic_of
 from pipeline.core.journal_format import format_of_chunk
 from pipeline.core.names import EVENT_ID_HEADER, GroupId, TaskId
 from pipeline.errors import InputError
@@ -49,6 +49,8 @@ class TestDriver(SimulatedProcess):
         settings: The worker's settings. With a `checkpoint_store`, checkpoints are made in memory, whatever its URL.
         databases: The databases of sinks. Default: empty ones in memory, for whatever sinks name.
             `DriverDatabases(connect=True)` opens the databases and files that they name.
+        tasks: The number of tasks of each group, whatever the app declares. Default: as a worker chooses it. Results
+            do not depend on it.
 
     Attributes:
         app: The app.
@@ -363,17 +365,17 @@ class TestDriver(SimulatedProcess):
         return [call.kwargs for call in self._logged.calls if call.kwargs.get("event") == name]
 
     def positions(self, group: str = "main", partition: int = 0) -> dict[str, int]:
-        """The committed positions of a task: for each input topic, the next offset to process.
+        """The committed positions of a partition: for each input topic, the next offset to process.
 
         Args:
             group: The group.
-            partition: The task's partition.
+            partition: The partition.
 
         Returns:
             Offsets by topic.
 
         Raises:
-            InputError: The worker does not run this task.
+            InputError: The worker runs no task of this partition.
 
         Example:
             ```python
@@ -381,7 +383,9 @@ class TestDriver(SimulatedProcess):
             assert driver.positions()["flights"] == 1
             ```
         """
-        return dict(self.task(group, partition).applied.positions)
+        positions = self.task(group, partition).applied.positions
+        (tasks,) = (run.plan.task_count for run in self.worker.runs if run.plan.id.group == group)
+        return {topic_of(name): at for name, at in positions.items() if ordinal_of(name) == partition // tasks}
 
     def _partitions_of(self, group: str) -> list[tuple[TaskId, int, bytes]]:
         """The partitions of a group's inputs, each with its task and the beginning of the keys of its rows."""

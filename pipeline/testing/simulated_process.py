@@ -70,8 +70,10 @@ class SimulatedProcess:
         deferred: bool = False,
         settings: WorkerSettings | None = None,
         databases: DriverDatabases | None = None,
+        tasks: int | None = None,
     ) -> None:
         self.app = app
+        self._tasks = tasks
         self.databases = databases if databases is not None else DriverDatabases()
         self.clock = ManualClock()
         self.broker = MemoryBroker(self.clock.wall_ms, defaults=_ANY_TIME)
@@ -275,7 +277,7 @@ class SimulatedProcess:
 
     @property
     def failures(self) -> dict[tuple[str, int], PipelineError]:
-        """The errors of the tasks that have stopped, by group and partition."""
+        """The errors of the tasks that have stopped, by group and number of the task."""
         found = self._worker.failures if self._worker is not None else {}
         return {(task.group, task.number): error for task, error in found.items()}
 
@@ -310,7 +312,7 @@ class SimulatedProcess:
 
         Args:
             group: The group.
-            partition: The task's partition.
+            partition: A partition that the task owns.
 
         Returns:
             The task.
@@ -324,9 +326,12 @@ class SimulatedProcess:
             ```
         """
         for run in self.worker.runs:
-            if run.plan.id.group == group and partition in run.tasks:
-                return run.tasks[partition]
-        raise InputError(f"the worker of app {self.app.name} runs no task {group}/{partition}")
+            number = run.plan.task_of(partition)
+            if run.plan.id.group == group and partition < run.plan.partitions and number in run.tasks:
+                return run.tasks[number]
+        raise InputError(
+            f"the worker of app {self.app.name} runs no task of partition {partition} of group {group}"
+        )
 
     def environment(self) -> Environment:
         """What the worker and the commands of the pipeline get of Kafka, disk and time, for tests of these.
@@ -361,7 +366,8 @@ class SimulatedProcess:
 
     @property
     def _declared(self) -> DeclaredApp:
-        return declared_app(self.app)
+        declared = declared_app(self.app)
+        return declared if self._tasks is None else declared.with_tasks(self._tasks)
 
 
 def _not_a_step(given: object) -> InputError:

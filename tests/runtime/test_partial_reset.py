@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from pipeline import App, Context, Event
-from pipeline.app import declared_app
 from pipeline.errors import InputError
 from pipeline.testing import Step, TestDriver
 
@@ -31,10 +30,9 @@ class Counting:
     """Counts per key. `by`: what it adds for each record, another number after the handler was fixed."""
 
     def __init__(self, by: int = 1, tasks: int = TASKS) -> None:
-        self.app = App("counting")
+        self.app = App("counting", tasks=tasks)
         self.events = self.app.topic("events", key=str, value=int)
         self.counts = self.app.table("counts", key=str, value=int)
-        declared_app(self.app).main.tasks = tasks
         self.by = by
         self.app.handler(self.events)(self.count)
 

@@ -7,12 +7,15 @@ import pytest
 from pipeline import App, Context, Event
 from pipeline.app import declared_app
 from pipeline.config import WorkerSettings
+from pipeline.core.journal_format import format_of_chunk
 from pipeline.core.records import partition_of
 from pipeline.errors import ConfigError, HandlerError
-from pipeline.ports import Output
+from pipeline.ports import Output, TopicSpec
 from pipeline.runtime.idle_positions import QUIET_S
+from pipeline.runtime.restore.genesis import JOURNAL_CONFIG
 from pipeline.testing import TestDriver
 from tests.support.checker.tracing import made_from
+from tests.support.runtime.format_1 import start_in_format_1
 
 PARTITIONS, TASKS = 4, 2
 BAD = 13
@@ -22,10 +25,9 @@ class Echo:
     """An app that repeats each number, and raises at bad ones until `fixed`."""
 
     def __init__(self, *, tasks: int | None = TASKS, retries: int = 0) -> None:
-        self.app = App("echo")
+        self.app = App("echo", tasks=tasks)
         self.numbers = self.app.topic("numbers", key=str, value=int)
         self.out = self.app.topic("out", key=str, value=int)
-        declared_app(self.app).main.tasks = tasks
         self.fixed = False
         self.app.handler(self.numbers, retries=retries, retry_delay_s=1.0)(self.repeat)
 
@@ -96,7 +98,7 @@ def test_others_commit_while_one_partition_retries() -> None:
         driver.step()
         driver.clock.advance(0.02)
     assert values(driver, echo) == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
-    assert driver.positions() == {"numbers": 3, "numbers/1": 1}
+    assert [driver.positions(partition=each) for each in (0, 2)] == [{"numbers": 3}, {"numbers": 1}]
     driver.restart(empty_disk=True)
     echo.fixed = True
     driver.run()
@@ -140,12 +142,12 @@ def test_an_idle_end_is_committed_while_the_task_is_busy() -> None:
         producer.send([Output("numbers", key.encode(), b"7", driver.clock.wall_ms(), ())])
         producer.flush()
         producer.abort()
-    before = driver.positions()
+    before = driver.positions(partition=2)
     for value in range(int(3 * QUIET_S)):  # partition 0 is never idle
         driver.send(echo.numbers, "a", value + 100, partition=0)
         driver.run()
         driver.clock.advance(1.0)
-    assert driver.positions()["numbers/1"] == before["numbers/1"] + 2
+    assert driver.positions(partition=2)["numbers"] == before["numbers"] + 2
 
 
 @pytest.mark.parametrize("tasks", [1, 3, 4])
@@ -182,30 +184,130 @@ def test_more_tasks_than_partitions_are_refused() -> None:
         driver.run()
 
 
-@pytest.mark.parametrize("tasks", [2, 4])
-def test_inputs_that_have_grown_are_refused(tasks: int) -> None:
-    """Keys are in other partitions than their rows."""
-    echo = Echo(tasks=tasks)
-    driver = driver_of(echo)
-    driver.run()
-    driver.restart()
-    driver.broker.add_partitions("numbers", 4)
-    declared_app(echo.app).main.tasks = None
-    with pytest.raises(ConfigError, match="partitions") as refused:
-        driver.run()
-    assert "partitions-changed" in str(refused.value.hint)
-
-
-def test_format_1_is_continued_with_one_task_for_each_partition() -> None:
+@pytest.mark.parametrize("declared", [None, PARTITIONS])
+def test_format_1_is_continued_with_one_task_for_each_partition(declared: int | None) -> None:
     """Groups of earlier releases keep their journals."""
-    echo = Echo(tasks=None)
+    echo = Echo(tasks=declared)
+    driver = driver_of(echo)
+    start_in_format_1(driver)
+    for value in (1, 2):
+        sent_to_each(driver, echo, value)
+        driver.run()
+        driver.restart(empty_disk=True)
+    driver.run()
+    assert values(driver, echo) == [1] * 4 + [2] * 4
+    assert formats(driver) == {1}
+    assert recorded_tasks(driver) == {0}
+
+
+@pytest.mark.parametrize("tasks", [None, 1, PARTITIONS])
+def test_a_new_group_writes_format_2(tasks: int | None) -> None:
+    """Also one with a task for each partition: its states could be split later."""
+    echo = Echo(tasks=tasks)
     driver = driver_of(echo)
     sent_to_each(driver, echo, 1)
     driver.run()
-    declared_app(echo.app).main.tasks = PARTITIONS
-    driver.restart(empty_disk=True)
-    sent_to_each(driver, echo, 2)
+    assert formats(driver) == {2}
+    assert recorded_tasks(driver) == {tasks or PARTITIONS}
+
+
+def test_a_new_group_has_32_tasks_at_most() -> None:
+    """Each task costs threads, connections and memory."""
+    echo = Echo(tasks=None)
+    driver = TestDriver(echo.app, partitions=40)
     driver.run()
-    assert values(driver, echo) == [1] * 4 + [2] * 4
+    assert recorded_tasks(driver) == {32}
+
+
+@pytest.mark.parametrize("tasks", [None, PARTITIONS])
+def test_an_empty_journal_of_an_earlier_release_gets_format_2(tasks: int | None) -> None:
+    """That release was killed before its genesis. Then the group has no history."""
+    echo = Echo(tasks=tasks)
+    driver = driver_of(echo)
+    create_journal(driver, PARTITIONS)
+    sent_to_each(driver, echo, 1)
+    driver.run()
+    assert values(driver, echo) == [1] * 4
+    assert formats(driver) == {2}
+
+
+def test_an_empty_journal_keeps_its_number_of_tasks() -> None:
+    """Another worker may write its genesis at this moment."""
+    echo = Echo(tasks=None)
+    driver = driver_of(echo)
+    create_journal(driver, 3)
+    driver.run()
+    assert recorded_tasks(driver) == {3}
+
+
+def test_an_empty_journal_of_another_number_can_be_deleted() -> None:
+    """There is nothing to migrate."""
+    driver = driver_of(Echo(tasks=2))
+    create_journal(driver, 3)
+    with pytest.raises(ConfigError, match="tasks=2, and was started with 3") as refused:
+        driver.run()
+    assert "delete the empty topic echo.main.journal" in str(refused.value.hint)
+    driver.broker.delete("echo.main.journal")
+    driver.run()
+    assert recorded_tasks(driver) == {2}
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_fewer_partitions_than_tasks_are_refused(*, empty: bool) -> None:
+    """The inputs were created again: some tasks would have none."""
+    echo = Echo(tasks=PARTITIONS)
+    driver = driver_of(echo)
+    if empty:
+        create_journal(driver, PARTITIONS)
+    else:
+        driver.run()
+    driver.broker.delete("numbers")
+    driver.broker.create(TopicSpec("numbers", 2))
+    declared_app(echo.app).main.tasks = None
+    driver.restart()
+    with pytest.raises(ConfigError, match="has 4 partitions, its inputs only 2") as refused:
+        driver.run()
+    assert ("delete the empty topic" if empty else "topic-recreated") in str(refused.value.hint)
+
+
+@pytest.mark.parametrize("group", [None, 2, 4])
+def test_inputs_that_have_grown_are_refused_at_the_start(group: int | None) -> None:
+    """Keys are in other partitions than their rows. `group`: its number of tasks; None: format 1."""
+    echo = Echo(tasks=group)
+    driver = driver_of(echo)
+    if group is None:
+        start_in_format_1(driver)
+    driver.run()
+    driver.restart()
+    driver.broker.add_partitions("numbers", 4)
+    with pytest.raises(ConfigError, match=r"numbers ha[ds] .* partitions") as refused:
+        driver.run()
+    assert "partitions-changed" in str(refused.value.hint)
+    assert not driver.log_events("task_failed")  # no worker starts
+
+
+def test_inputs_that_have_grown_cannot_be_reset() -> None:
+    """Records of one key are in two partitions."""
+    echo = Echo()
+    driver = driver_of(echo)
+    driver.run()
+    driver.stop()
+    driver.broker.add_partitions("numbers", 4)
+    with pytest.raises(ConfigError, match="numbers had 4 partitions and has 8"):
+        driver.reset("earliest")
+
+
+def create_journal(driver: TestDriver, tasks: int) -> None:
+    """The journal of a group whose first worker was killed before the genesis."""
+    driver.broker.create(TopicSpec("echo.main.journal", tasks, 1, JOURNAL_CONFIG))
+
+
+def formats(driver: TestDriver) -> set[int | None]:
+    """The formats of all chunks in the journal."""
+    return {format_of_chunk(record.value() or b"") for record in driver.broker.records("echo.main.journal")}
+
+
+def recorded_tasks(driver: TestDriver) -> set[int]:
+    """The number of tasks that each task has recorded: 0 in format 1."""
     (run,) = driver.worker.runs
-    assert {task.applied.identity.tasks for task in run.tasks.values()} == {0}  # type: ignore[attr-defined]
+    return {task.applied.identity.tasks for task in run.tasks.values()}  # type: ignore[attr-defined]

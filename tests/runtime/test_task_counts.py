@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import App, Batch, Context, Dedup, Event
-from pipeline.app import declared_app
 from pipeline.config import WorkerSettings
 from pipeline.testing import Step, TestDriver
 from tests.support.runtime.steps import COMMIT_STEPS
@@ -44,13 +43,12 @@ class Sent:
 class Sums:
     """An app that reads and writes rows of other keys than the record's, and all rows of its partition."""
 
-    def __init__(self, tasks: int | None) -> None:
+    def __init__(self) -> None:
         self.app = app = App("sums")
         self.numbers = app.topic("numbers", key=str, value=int, dedup=Dedup(ttl_s=3600))
         self.more = app.topic("more", key=str, value=int)
         self.out = app.topic("out", key=str, value=int)
         self.sums = app.table("sums", key=str, value=int)
-        declared_app(app).main.tasks = tasks
         self.tries: dict[Any, int] = defaultdict(int)
         app.handler(self.numbers, on_error="dead_letter", retries=3, retry_delay_s=0.01)(self.add)
         app.batch_handler(self.more, on_error="skip")(self.add_all)
@@ -103,10 +101,11 @@ crashes = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(1, 12), st.bool
 
 def results(tasks: int | None, sent: list[Sent], crashes: list[tuple[Step, int, bool]]) -> Any:
     """What each partition has after all records, with a crash at each of `crashes`."""
-    sums = Sums(tasks)
+    sums = Sums()
     driver = TestDriver(
         sums.app,
         partitions=PARTITIONS,
+        tasks=tasks,
         settings=WorkerSettings(worker_id="w", max_records_per_commit=7, max_poll_records=3),
     )
     half = len(sent) // 2

@@ -23,9 +23,9 @@ def test_positions_are_the_committed_ones() -> None:
 def test_a_task_that_the_worker_does_not_run_is_an_error() -> None:
     """A misspelled group must not look like a task without positions."""
     driver = Sums.begun().driver
-    with pytest.raises(InputError, match="the worker of app sums runs no task mian/0"):
+    with pytest.raises(InputError, match="the worker of app sums runs no task of partition 0 of group mian"):
         driver.positions("mian")
-    with pytest.raises(InputError, match="runs no task main/1"):
+    with pytest.raises(InputError, match="runs no task of partition 1 of group main"):
         driver.task(partition=1)
 
 

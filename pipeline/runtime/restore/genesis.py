@@ -93,7 +93,7 @@ def ensure_genesis(
             )
     if journal is None:
         journal = _create_journal(group, task_count, replication, environment)  # 1
-    _check_journal(where, journal, task_count, identity)
+    _check_journal(where, journal, task_count)
     known: set[TaskId] = set()  # tasks whose genesis was read: it exists
     factors = count(1)
     rounds = Attempts(environment.clock, ROUNDS, lambda: environment.random.uniform(*AGAIN_S) * next(factors))
@@ -353,12 +353,12 @@ def _create_journal(group: GroupId, partitions: int, replication: int, environme
     return journal
 
 
-def _check_journal(where: str, journal: TopicInfo, partitions: int, identity: Identity) -> None:
+def _check_journal(where: str, journal: TopicInfo, partitions: int) -> None:
     if journal.partitions != partitions:
         raise ConfigError(
-            f"{where}: its journal {journal.name} has {journal.partitions} partitions, its input "
-            f"{', '.join(identity.inputs)} has {partitions}: keys are now in other partitions than their state",
-            hint="follow runbooks/partitions-changed.md",
+            f"{where}: its journal {journal.name} has {journal.partitions} partitions, and this worker has chosen "
+            f"{partitions} tasks: another worker has created it meanwhile",
+            hint="start this worker again; all workers of an app must declare the same number of tasks",
         )
     limit = int(journal.config.get("max.message.bytes", JOURNAL_MESSAGE_BYTES))
     if limit < LEAST_JOURNAL_MESSAGE_BYTES:

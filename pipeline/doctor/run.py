@@ -91,8 +91,7 @@ def _partitioner(app: DeclaredApp, settings: Settings, probe: KafkaProbe) -> Ite
 
 
 def _descriptors(app: DeclaredApp, settings: Settings, probe: KafkaProbe) -> Iterator[Finding]:
-    topics = probe.describe(list(app.topics))
-    demand = demand_of(app.groups, topics, probe.brokers(), settings.worker.state_dir / app.name)
+    demand = demand_of(app, probe, settings.worker.state_dir)
     require_descriptors(app.name, demand)
     yield ok("open files", f"a worker may need {demand.descriptors} open files, and the limit is not lower")
 

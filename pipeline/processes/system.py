@@ -23,10 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
+from pipeline.core.inputs import default_tasks
 from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError
-from pipeline.ports import TopicInfo
+from pipeline.ports import Cluster, TopicInfo
 
 __all__ = [
     "START_TICKS",
@@ -126,22 +128,24 @@ class Demand:
         return fixed + self.tasks * of_task + clients * client + self.files
 
 
-def demand_of(
-    groups: list[DeclaredGroup],
-    topics: Mapping[str, TopicInfo],
-    brokers: int,
-    app_state_dir: Path,
-    *,
-    http: bool = False,
-) -> Demand:
+def demand_of(app: DeclaredApp, cluster: Cluster, state_dir: Path, *, http: bool = False) -> Demand:
     """The demand of an app. Topics that do not exist are ignored, because the start refuses them."""
-    tasks = sum(
-        max((topics[topic.name].partitions for topic in group.inputs if topic.name in topics), default=0)
-        for group in groups
-        if not group.sinks
+    with_journal = [group for group in app.groups if not group.sinks]
+    topics = cluster.describe([*app.topics, *(group.id.journal_topic for group in with_journal)])
+    tasks = sum(_tasks_of(group, topics) for group in with_journal)
+    files = sum(1 for _ in (state_dir / app.name).glob("*/*/*.sst"))
+    return Demand(tasks, len(app.groups), cluster.brokers(), files, http)
+
+
+def _tasks_of(group: DeclaredGroup, topics: Mapping[str, TopicInfo]) -> int:
+    """The tasks of a group: those of its journal, or of its first start."""
+    journal = topics.get(group.id.journal_topic)
+    if journal is not None:
+        return journal.partitions
+    partitions = max(
+        (topics[topic.name].partitions for topic in group.inputs if topic.name in topics), default=0
     )
-    files = sum(1 for _ in app_state_dir.glob("*/*/*.sst"))
-    return Demand(tasks, len(groups), brokers, files, http)
+    return min(partitions, group.tasks or default_tasks(partitions))
 
 
 def raise_limit() -> int:

@@ -215,14 +215,10 @@ def build_worker(
         app, settings, steps=steps, wait=wait, ended_by=ended_by, observers=observers
     )
     _check_declarations(app, settings.worker.topics_dir, environment)
-    topics = environment.cluster.describe(list(app.topics))
-    place = settings.worker.state_dir / app.name
-    require_descriptors(
-        app.name,
-        demand_of(
-            app.groups, topics, environment.cluster.brokers(), place, http=observers.metrics is not None
-        ),
+    demand = demand_of(
+        app, environment.cluster, settings.worker.state_dir, http=observers.metrics is not None
     )
+    require_descriptors(app.name, demand)
     return Worker(app, environment, worker_settings)
 
 

@@ -11,8 +11,10 @@ from pipeline import App, Sqlite
 from pipeline.app import declared_app
 from pipeline.errors import ConfigError
 from pipeline.http.server import MAX_CONNECTIONS
-from pipeline.ports import TopicInfo
+from pipeline.ports import TopicSpec
 from pipeline.processes.system import Demand, demand_of, raise_limit, require_descriptors
+from pipeline.testing import MemoryBroker
+from pipeline.testing.memory_clients import MemoryCluster
 
 # Workers whose tasks had a few rows each: (tasks, brokers, the most descriptors that were open at once).
 MEASURED = [(10, 1, 237), (50, 1, 979), (300, 1, 4517), (10, 3, 421), (50, 3, 1487)]
@@ -85,23 +87,23 @@ def test_a_limit_that_is_too_low_is_refused_with_the_number(limits: list[int]) -
 
 def test_the_demand_is_that_of_all_tasks_of_the_app(tmp_path: Path) -> None:
     """The other workers may end; and table files that are on disk are opened again."""
-    app = App("shop")
+    app = App("shop", tasks=5)
     orders = app.topic("orders", key=str, value=bytes)
     payments = app.topic("payments", key=str, value=bytes)
     for group, topic in ((app, orders), (app.group("paid"), payments)):
         group.handler(topic)(lambda _event, _ctx: None)
     app.group("rows").sink(orders, Sqlite(tmp_path / "rows.db", "rows", row=lambda _: {"a": 1}))
-    topics = {"orders": _topic("orders", 6), "payments": _topic("payments", 4)}
+    cluster = MemoryCluster(MemoryBroker(lambda: 0))
     state = tmp_path / "shop" / "main" / "0"
     state.mkdir(parents=True)
     for name in ("000001.sst", "000002.sst", "LOG"):
         (state / name).touch()
-    assert demand_of(declared_app(app).groups, topics, 3, tmp_path / "shop") == Demand(10, 3, 3, 2)
-    assert demand_of(declared_app(app).groups, {}, 3, tmp_path / "none") == Demand(0, 3, 3, 0)
-
-
-def _topic(name: str, partitions: int) -> TopicInfo:
-    return TopicInfo(name, "id", partitions, 1, {})
+    declared = declared_app(app)
+    assert demand_of(declared, cluster, tmp_path / "none") == Demand(0, 3, 1, 0)
+    cluster.create([TopicSpec("orders", 6), TopicSpec("payments", 40)])
+    assert demand_of(declared, cluster, tmp_path) == Demand(5 + 32, 3, 1, 2)
+    cluster.create([TopicSpec("shop.paid.journal", 40)])  # of an earlier release
+    assert demand_of(declared, cluster, tmp_path) == Demand(5 + 40, 3, 1, 2)
 
 
 @pytest.mark.parametrize("demand", [Demand(300, 1, 3), Demand(10, 4, 1, 7), Demand(0, 1, 1)])

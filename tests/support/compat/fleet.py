@@ -91,13 +91,18 @@ class MixedFleet:
         with closing(sqlite3.connect(self.directory / f"{app}.sqlite")) as database, database:
             create_tables(database.execute)
 
-    def start(self, worker: str, build: Build, *, repaired: bool = False, disk: str = "") -> Process:
-        """Start a process of a worker, on the worker's disk or on another."""
+    def start(
+        self, worker: str, build: Build, *, repaired: bool = False, disk: str = "", tasks: int | None = None
+    ) -> Process:
+        """Start a process of a worker, on the worker's disk or on another. `tasks`: of the group `main`."""
         log = self.directory / f"{len(self.processes)}-{worker}-{build.name}.log"
         child = build.start(
             log, "-m", "pipeline", "worker", self.program, "--worker-id", worker,
             "--state-dir", str(self.disk(disk or worker)), "--commit-interval-ms", "50",
-            variables=self._variables(repaired=repaired),
+            variables={
+                **self._variables(repaired=repaired),
+                **({"COMPAT_TASKS": str(tasks)} if tasks is not None else {}),
+            },
         )  # fmt: skip
         process = Process(worker, build, child, log)
         self.processes.append(process)

@@ -6,6 +6,7 @@ The build is the one that Python finds first. The environment says what a releas
     COMPAT_REPAIRED   set: the handler accepts the records that it refuses otherwise
     COMPAT_DATABASES  the directory of the SQLite files, one for each app
     COMPAT_POSTGRES   where the app `ledger` writes its rows instead
+    COMPAT_TASKS      the tasks of the group `main`, which only this build can declare
     COMPAT_NAMES      more apps of this kind, by name, separated by spaces
 """
 
@@ -29,6 +30,7 @@ SCHEMA = int(os.environ.get("COMPAT_SCHEMA", "3"))
 REPAIRED = "COMPAT_REPAIRED" in os.environ
 DATABASES = Path(os.environ.get("COMPAT_DATABASES", "."))
 POSTGRES = os.environ.get("COMPAT_POSTGRES", "")
+DECLARED: Any = {"tasks": int(os.environ["COMPAT_TASKS"])} if "COMPAT_TASKS" in os.environ else {}
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -75,7 +77,7 @@ def blob(n: int, number: int) -> bytes:
 
 def make_app(name: str) -> App:
     """An app with a table of each codec, dead letters, dedup, a group without errors, and a group of sinks."""
-    app = App(name)
+    app = App(name, **DECLARED)
     repeats = app.topic(f"{name}-repeats", key=str, value=Order)
     dedup: Dedup[str, Order] = Dedup(ttl_s=TTL_S, duplicates_to=repeats)
     orders = app.topic(f"{name}-orders", key=str, value=Order, dedup=dedup)

@@ -1,6 +1,6 @@
 """What a worker with many partitions needs: the time until all tasks are live, and its cost while it is idle.
 
-For each start, on one Kafka:
+The input has a record in each partition. For each start, on one Kafka:
 
     1 spawn `pipeline worker`, with a limit on open files if one is given;
     2 wait until every task is live: the first start writes the genesis, each further one restores;
@@ -20,10 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from confluent_kafka import Producer
 from rich.console import Console
 from rich.table import Table
 
@@ -31,12 +33,14 @@ from benchmarks import NOT_DECLARED, BenchmarkError
 from benchmarks.partitions_app import INPUT, NAME
 from pipeline import KafkaSettings
 from pipeline.core.inputs import default_tasks
+from pipeline.errors import UnreachableError
+from pipeline.kafka.clients import LOGGER
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
 from pipeline.processes.system import process_stat
 from pipeline.testing import LocalKafka
 
-__all__ = ["PARTITIONS", "run"]
+__all__ = ["PARTITIONS", "prepare", "run"]
 
 PARTITIONS = 1_000
 SETTLE_S = 5.0
@@ -67,12 +71,7 @@ def run(partitions: int, tasks: int | None, rounds: int, files: int | None) -> i
         tempfile.TemporaryDirectory(prefix="pipeline-bench-") as workspace,
         LocalKafka(Path(workspace) / "kafka") as kafka,
     ):
-        cluster = KafkaCluster(KafkaSettings(kafka.bootstrap_servers))
-        began_s = time.monotonic()
-        cluster.create([TopicSpec(INPUT, partitions)])
-        cluster.close()
-        created_s = time.monotonic() - began_s
-        console.print(f"partitions: a topic with {partitions:,} was created in {created_s:.1f} s")
+        prepare(kafka.bootstrap_servers, partitions)
         starts = [
             _Start(kafka.bootstrap_servers, Path(workspace), count, tasks, files).measure()
             for _ in range(1 + rounds)
@@ -80,6 +79,25 @@ def run(partitions: int, tasks: int | None, rounds: int, files: int | None) -> i
     console.print(_table(starts))
     console.print(_line(partitions, count, starts), soft_wrap=True)
     return 0
+
+
+def prepare(servers: str, partitions: int) -> None:
+    """Create the input, with a record in each partition. Returns when the broker serves all of them, and groups."""
+    with closing(KafkaCluster(KafkaSettings(servers))) as cluster:
+        cluster.create([TopicSpec(INPUT, partitions)])
+        producer = Producer({"bootstrap.servers": servers, "logger": LOGGER})
+        for partition in range(partitions):
+            producer.produce(INPUT, b"1", b"key-%d" % partition, partition)
+        producer.flush()
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                cluster.committed("ready")  # the first request for any group creates the topic of all groups
+            except UnreachableError:
+                if time.monotonic() >= deadline:
+                    raise
+            else:
+                return
 
 
 def _table(starts: list[Start]) -> Table:
@@ -159,13 +177,8 @@ class _Start:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **({"WIDE_TASKS": str(self.tasks)} if self.tasks is not None else {})}
-
-        def limit() -> None:
-            if self.files is not None:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, self.files))
-
         with self.log.open("ab") as log:
-            return subprocess.Popen(  # noqa: PLW1509 - this program has one thread here
+            worker = subprocess.Popen(
                 [
                     sys.executable, "-m", "pipeline", "worker", "benchmarks.partitions_app:app",
                     "--kafka", self.servers, "--state-dir", str(self.directory / "state"), "--worker-id", "bench",
@@ -175,8 +188,10 @@ class _Start:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=limit,
             )  # fmt: skip
+        if self.files is not None:  # Python has not read its program yet
+            resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (self.files, self.files))
+        return worker
 
     def _wait(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + DEADLINE_S
@@ -184,7 +199,9 @@ class _Start:
             if self.worker.poll() is not None:
                 raise BenchmarkError(f"the worker ended: {self._story()}")
             if time.monotonic() >= deadline:
-                raise BenchmarkError(f"not all tasks of {NAME} were live in {DEADLINE_S:.0f} s: {self._story()}")
+                raise BenchmarkError(
+                    f"not all tasks of {NAME} were live in {DEADLINE_S:.0f} s: {self._story()}"
+                )
             self.most = max(self.most, self._descriptors())
             time.sleep(LOOK_S)
 
@@ -193,7 +210,7 @@ class _Start:
         self._wait(lambda: time.monotonic() >= until_s)
 
     def _descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.worker.pid}/fd"))
+        return sum(1 for _ in Path(f"/proc/{self.worker.pid}/fd").iterdir())
 
     def _status(self) -> dict[str, int]:
         """Numbers in `/proc/PID/status`."""

@@ -88,8 +88,8 @@ class DeclaredApp:
     def with_tasks(self, tasks: int) -> DeclaredApp:
         """The same app, with this number of tasks in each group."""
         changed = copy(self)
-        changed._groups = {name: group.with_tasks(tasks) for name, group in self._groups.items()}
-        changed.main = changed._groups[MAIN_GROUP]
+        groups = {name: group.with_tasks(tasks) for name, group in self._groups.items()}
+        changed.main, changed._groups = groups[MAIN_GROUP], groups  # noqa: SLF001 - of this class
         return changed
 
     def resource(self, factory: Callable[[], R]) -> DeclaredResource[R]:

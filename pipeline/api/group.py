@@ -327,7 +327,9 @@ class DeclaredGroup(Group):
     ) -> None:
         self._app = app
         self._name = check_name("group", name)
-        self.tasks = _checked_tasks(self._name, tasks)  # None: the default of a new group, or that of a known one
+        self.tasks = _checked_tasks(
+            self._name, tasks
+        )  # None: the default of a new group, or that of a known one
         self._bindings = list(bindings)
         self._sinks = list(sinks)
         self._tables = dict(tables or {})

@@ -385,7 +385,9 @@ class TestDriver(SimulatedProcess):
         """
         positions = self.task(group, partition).applied.positions
         (tasks,) = (run.plan.task_count for run in self.worker.runs if run.plan.id.group == group)
-        return {topic_of(name): at for name, at in positions.items() if ordinal_of(name) == partition // tasks}
+        return {
+            topic_of(name): at for name, at in positions.items() if ordinal_of(name) == partition // tasks
+        }
 
     def _partitions_of(self, group: str) -> list[tuple[TaskId, int, bytes]]:
         """The partitions of a group's inputs, each with its task and the beginning of the keys of its rows."""

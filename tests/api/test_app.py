@@ -77,7 +77,9 @@ def test_groups_declare_their_tasks() -> None:
 @pytest.mark.parametrize("tasks", [0, -1, True, 2.0, "4"])
 def test_a_wrong_number_of_tasks_is_refused(tasks: Any) -> None:
     """`True` would mean one task."""
-    with pytest.raises(ConfigError, match=f"group main: tasks is {tasks!r}; it must be a whole number from 1"):
+    with pytest.raises(
+        ConfigError, match=f"group main: tasks is {tasks!r}; it must be a whole number from 1"
+    ):
         App("shop", tasks=tasks)
     with pytest.raises(ConfigError, match="group second: tasks is"):
         App("shop").group("second", tasks=tasks)

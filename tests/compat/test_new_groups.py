@@ -36,7 +36,10 @@ def fleet(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[M
 
 @pytest.mark.parametrize(
     ("tasks", "refused"),
-    [(2, "keys have moved away from their state"), (PARTITIONS, "format version 2 is unknown to this release")],
+    [
+        (2, "keys have moved away from their state"),
+        (PARTITIONS, "format version 2 is unknown to this release"),
+    ],
 )
 def test_an_earlier_build_refuses_a_new_group(
     tasks: int, refused: str, old: Build, fleet: MixedFleet, tmp_path: Path

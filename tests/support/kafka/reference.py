@@ -18,7 +18,6 @@ from pathlib import Path
 import msgspec
 
 from pipeline.api.table import table_prefix
-from pipeline.core.entry_body import row_prefixes
 from pipeline.config import KafkaSettings
 from pipeline.core.entry_body import row_prefixes
 from pipeline.core.journal_format import EntryKind, JournalEntry, assemble

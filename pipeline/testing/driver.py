@@ -18,10 +18,10 @@ from pipeline.api.declarations import Table, Topic, declared_table, declared_top
 from pipeline.api.event import Event
 from pipeline.api.sinks import Sink, Sqlite
 from pipeline.api.table import table_prefix
-from pipeline.core.entry_body import NEWEST
-from pipeline.core.inputs import ordinal_of, row_prefix, topic_of
-from pipeline.core.journal_format import format_of_chunk
-from pipeline.core.names import EVENT_ID_HEADER, GroupId, TaskId
+from pipeline.core.entry_body import row_prefixes
+from pipeline.core.inputs import TaskInputs, ordinal_of, topic_of
+from pipeline.core.names import EVENT_ID_HEADER, GroupId
+from pipeline.core.position import decode_position
 from pipeline.errors import InputError
 from pipeline.ops.dead_letters.letters import Choice
 from pipeline.ops.dead_letters.replaying import Replayer
@@ -302,15 +302,20 @@ class TestDriver(SimulatedProcess):
             ```
         """
         declared = declared_table(table)
-        result: dict[int, dict[K, V]] = {}
-        for task, partition, rows in self._partitions_of(table.group):
-            prefix = rows + table_prefix(table.name)
-            result[partition] = {
-                declared.key.decode(key[len(prefix) :]): declared.value.decode(value)
-                for key, value in sorted(self.stores.contents(task).items())
-                if key.startswith(prefix)
-            }
-        return dict(sorted(result.items()))
+        result: dict[int, dict[K, V]] = {partition: {} for partition in self._partitions_of(table.group)}
+        for task, position in self.stores.positions().items():
+            if (task.app, task.group) != (self.app.name, table.group):
+                continue
+            identity = decode_position(position, str(task)).identity
+            partitions = TaskInputs(task.number, identity.tasks).partitions(len(result))
+            for partition, rows in zip(partitions, row_prefixes(identity, task.number), strict=False):
+                prefix = rows + table_prefix(table.name)
+                result[partition] = {
+                    declared.key.decode(key[len(prefix) :]): declared.value.decode(value)
+                    for key, value in sorted(self.stores.contents(task).items())
+                    if key.startswith(prefix)
+                }
+        return result
 
     def rows(self, sink: Sink[Any, Any]) -> list[dict[str, Any]]:
         """The committed rows of a sink's table in memory.
@@ -389,25 +394,8 @@ class TestDriver(SimulatedProcess):
             topic_of(name): at for name, at in positions.items() if ordinal_of(name) == partition // tasks
         }
 
-    def _partitions_of(self, group: str) -> list[tuple[TaskId, int, bytes]]:
-        """The partitions of a group's inputs, each with its task and the beginning of the keys of its rows."""
+    def _partitions_of(self, group: str) -> range:
+        """The partitions of a group's inputs."""
         found = next(g for g in self._declared.groups if g.name == group)
         info = self.broker.describe(found.inputs[0].name)
-        count = info.partitions if info is not None else 0
-        journal = self.broker.describe(found.id.journal_topic)
-        tasks = journal.partitions if journal is not None else count
-        chunk = (
-            next((record.value() for record in self.broker.records(found.id.journal_topic)), b"")
-            if journal
-            else b""
-        )
-        rows = row_prefix if format_of_chunk(chunk or b"") == NEWEST else _no_prefix
-        return [
-            (TaskId(self.app.name, group, partition % tasks), partition, rows(partition))
-            for partition in range(count)
-        ]
-
-
-def _no_prefix(_partition: int) -> bytes:
-    """Keys of rows in format 1."""
-    return b""
+        return range(info.partitions if info is not None else 0)

@@ -139,6 +139,10 @@ class MemoryStores:
         """Damage the state at rest: it cannot be opened any more."""
         self._states[task].corrupt = True
 
+    def positions(self) -> dict[TaskId, bytes]:
+        """The stored position of each task that has one."""
+        return {task: state.position for task, state in self._states.items() if state.position is not None}
+
     def contents(self, task: TaskId) -> dict[bytes, bytes]:
         """What is stored, for a test to compare; empty when there is nothing."""
         state = self._states.get(task)

@@ -90,7 +90,7 @@ def test_entries_that_are_skipped_are_counted_by_number(monkeypatch: pytest.Monk
 
 def test_many_tasks_share_the_lane_of_their_group() -> None:
     """Hundreds of lanes could not be read, or sent every two seconds."""
-    sums = Sums(partitions=41)
+    sums = Sums(partitions=41, tasks=41)
     sums.driver.run()
     [lane] = asked_of(sums).get("/api/timeline")["lanes"]
     assert (lane["group"], lane["task"], lane["task_count"]) == ("main", None, 41)

@@ -289,7 +289,7 @@ def test_an_input_that_has_got_partitions_is_still_what_is_complained_about() ->
     orders.driver.broker.add_partitions("amounts", 2)
     orders.driver.restart()
     with pytest.raises(
-        ConfigError, match=r"its journal orders\.main\.journal has 2 partitions, its input amounts"
+        ConfigError, match="topic amounts had 2 partitions and has 4"
     ):
         orders.driver.run()
 

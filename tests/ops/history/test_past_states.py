@@ -10,6 +10,7 @@ import pytest
 from examples.flights.app import totals
 from pipeline.api.declarations import declared_table
 from pipeline.api.table import table_prefix
+from pipeline.core.entry_body import NEWEST, split_row
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId
 from pipeline.errors import CheckpointStoreError, InputError
@@ -26,9 +27,11 @@ def _restored(rig: PastFlights, task: TaskId, at: Moment) -> PastState:
 
 def _rows(past: PastState) -> dict[str, object]:
     prefix, table = table_prefix(totals.name), declared_table(totals)
+    rows = ((split_row(key, NEWEST, 0)[1], value) for key, value in past.store.scan(b""))
     return {
         table.key.decode(key[len(prefix) :]): plain(table.value.decode(value))
-        for key, value in past.store.scan(prefix)
+        for key, value in rows
+        if key.startswith(prefix)
     }
 
 

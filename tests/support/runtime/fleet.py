@@ -78,9 +78,7 @@ class Fleet:
 
     def __post_init__(self) -> None:
         self.tasks = self.tasks or self.partitions
-        self.sums = Sums(partitions=self.partitions, dedup=self.dedup)
-        if self.tasks < self.partitions:
-            declared_app(self.sums.app).main.tasks = self.tasks
+        self.sums = Sums(partitions=self.partitions, dedup=self.dedup, tasks=self.tasks)
         self.broker: MemoryBroker = self.sums.driver.broker
         self.clock: ManualClock = self.sums.driver.clock
         self.random = random.Random(self.seed)

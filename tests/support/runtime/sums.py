@@ -31,8 +31,9 @@ class Sums:
         seed: int = 0,
         settings: WorkerSettings | None = None,
         dedup: Dedup[str, int] | None = None,
+        tasks: int | None = None,
     ) -> None:
-        self.app = App("sums")
+        self.app = App("sums", tasks=tasks)
         self.numbers: Topic[str, int] = self.app.topic("numbers", key=str, value=int, dedup=dedup)
         self.sums: Topic[str, Sum] = self.app.topic("sums", key=str, value=Sum)
         self.totals: Table[str, Sum] = self.app.table("totals", key=str, value=Sum)

@@ -16,6 +16,7 @@ from benchmarks import (
     latency,
     loads,
     observe,
+    partitions,
     producer,
     recovery,
     restart,
@@ -85,6 +86,15 @@ def _run(given: list[str]) -> int:
         metavar="RATE:PARTITIONS",
         help="latency: records a second, partitions and maybe tasks, repeatable (10000:4 1000:4 100:4 10000:64 0:4)",
     )
+    parser.add_argument(
+        "--partitions",
+        type=int,
+        help="partitions: start workers on an input with this many, instead of a comparison of throughput",
+    )
+    parser.add_argument(
+        "--tasks", type=int, help="partitions: tasks of the group (the default of a new group)"
+    )
+    parser.add_argument("--files", type=int, help="partitions: the limit on open files (that of this shell)")
     parser.add_argument("--against", type=Path, help="latency: another checkout, whose worker takes turns")
     chosen = parser.parse_args(given)
     rounds, events = chosen.rounds or 3, chosen.events or 1_000_000
@@ -94,7 +104,11 @@ def _run(given: list[str]) -> int:
     keys = (chosen.keys or [10_000])[0]
     runs: dict[str, Callable[[], int]] = {
         "throughput": lambda: throughput.run(events, rounds, keys),
-        "partitions": lambda: throughput.run_partitions(events, rounds, keys),
+        "partitions": lambda: (
+            partitions.run(chosen.partitions, chosen.tasks, rounds, chosen.files)
+            if chosen.partitions
+            else throughput.run_partitions(events, rounds, keys)
+        ),
         "restart": lambda: restart.run(chosen.keys or restart.SIZES, rounds),
         "restore": lambda: restore.run((chosen.keys or [restore.KEYS])[0], rounds),
         "handoff": lambda: handoff.run(chosen.rounds or HANDOFFS, (chosen.keys or [handoff.KEYS])[0]),

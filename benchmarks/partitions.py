@@ -1,5 +1,7 @@
 """What a worker with many partitions needs: the time until all tasks are live, and its cost while it is idle.
 
+Run by `python -m benchmarks partitions --partitions 1000`.
+
 The input has a record in each partition. For each start, on one Kafka:
 
     1 spawn `pipeline worker`, with a limit on open files if one is given;
@@ -40,9 +42,8 @@ from pipeline.ports import TopicSpec
 from pipeline.processes.system import process_stat
 from pipeline.testing import LocalKafka
 
-__all__ = ["PARTITIONS", "prepare", "run"]
+__all__ = ["prepare", "run"]
 
-PARTITIONS = 1_000
 SETTLE_S = 5.0
 IDLE_S = 10.0
 LOOK_S = 0.02

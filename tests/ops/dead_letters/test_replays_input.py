@@ -288,9 +288,7 @@ def test_an_input_that_has_got_partitions_is_still_what_is_complained_about() ->
     orders.driver.stop()
     orders.driver.broker.add_partitions("amounts", 2)
     orders.driver.restart()
-    with pytest.raises(
-        ConfigError, match="topic amounts had 2 partitions and has 4"
-    ):
+    with pytest.raises(ConfigError, match="topic amounts had 2 partitions and has 4"):
         orders.driver.run()
 
 

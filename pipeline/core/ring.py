@@ -19,6 +19,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from fractions import Fraction
+from functools import lru_cache
 from hashlib import blake2b
 
 from pipeline.errors import InvariantError
@@ -35,6 +36,12 @@ def _point(kind: str, name: str, number: int = 0) -> int:
     return int.from_bytes(blake2b(text, digest_size=8, person=b"xj-ring").digest(), "big")
 
 
+@lru_cache(maxsize=4096)
+def _points_of(worker: str, weight: int) -> tuple[int, ...]:
+    """The points of a worker. Kept, because nearly all workers are the same when one joins or leaves."""
+    return tuple(_point("worker", worker, number) for number in range(VIRTUAL_NODES * weight))
+
+
 class Ring:
     """The points of the workers. A weight of 2 gives twice as many points and twice the share."""
 
@@ -43,9 +50,7 @@ class Ring:
             raise InvariantError("the weight of a worker is 1 or more")
         self.weights = dict(sorted(weights.items()))
         places = sorted(
-            (_point("worker", worker, number), worker)
-            for worker, weight in self.weights.items()
-            for number in range(VIRTUAL_NODES * weight)
+            (point, worker) for worker, weight in self.weights.items() for point in _points_of(worker, weight)
         )
         self._points = [point for point, _ in places]
         self._workers = [worker for _, worker in places]
@@ -59,6 +64,12 @@ class Ring:
             if worker not in seen:
                 seen.add(worker)
                 yield worker
+
+
+@lru_cache(maxsize=2)
+def _ring_of(weights: tuple[tuple[str, int], ...]) -> Ring:
+    """The ring of these workers. Kept, because owners change much more often than workers."""
+    return Ring(dict(weights))
 
 
 def shares(count: int, weights: Mapping[str, int], owned: Mapping[str, int]) -> dict[str, int]:
@@ -93,7 +104,7 @@ def assign(
     """
     if not weights:
         raise InvariantError("tasks cannot be assigned without workers")
-    ring = Ring(weights)
+    ring = _ring_of(tuple(sorted(weights.items())))
     kept: dict[str, list[str]] = defaultdict(list)
     for task in tasks:
         owner = (owners or {}).get(task)

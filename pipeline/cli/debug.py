@@ -189,7 +189,7 @@ def print_run(run: DebugRun) -> None:
     timestamp_ms = record.timestamp()[1]
     when = f" of {iso_time(timestamp_ms)}" if timestamp_ms >= 0 else ""
     place = f"{record.topic()}[{record.partition()}] offset {record.offset():,}"
-    inputs = ", ".join(f"{topic} {each.start:,}-{each.stop - 1:,}" for topic, each in commit.inputs.items())
+    inputs = ", ".join(f"{shown} {at.start:,}-{at.stop - 1:,}" for shown, at in _inputs(run.prepared).items())
     others = f"{counted(len(records.before), 'record')} before this one, {len(records.after):,} after it"
     attempts = f", {run.attempts} attempts" if run.attempts > 1 else ""
     facts = [
@@ -285,6 +285,12 @@ def _output_cells(made: RunOutput) -> list[Cell]:
     return [output.topic, readable(output.key), readable(output.value), shown]
 
 
+def _inputs(prepared: Prepared) -> dict[str, range]:
+    """The input offsets of the commit, by topic, or by partition if the task has several."""
+    names, all_names = prepared.plan.names_of(prepared.task.number), prepared.commit.entry.entry.positions
+    return {names.label(name, all_names): offsets for name, offsets in prepared.commit.inputs.items()}
+
+
 def run_document(run: DebugRun) -> dict[str, Any]:
     """The result as a JSON document."""
     records, entry = run.prepared.records, run.prepared.commit.entry
@@ -308,7 +314,7 @@ def run_document(run: DebugRun) -> dict[str, Any]:
             "timestamp_ms": entry.entry.wall_ms,
             "worker": entry.entry.owner,
             "inputs": {
-                t: {"first": r.start, "last": r.stop - 1} for t, r in run.prepared.commit.inputs.items()
+                shown: {"first": at.start, "last": at.stop - 1} for shown, at in _inputs(run.prepared).items()
             },
             "records_before": len(records.before),
             "records_after": len(records.after),

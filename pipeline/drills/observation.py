@@ -7,7 +7,7 @@ is an observation, not an error.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -62,6 +62,14 @@ class Sample:
 
     def of(self, task: TaskId) -> TaskStatus | None:
         return next((status for status in self.status.tasks if status.task == task), None)
+
+    def that_read(self, groups: Collection[str], partition: int) -> list[TaskId]:
+        """The task of each of these groups that reads a partition of its inputs."""
+        return [
+            status.task
+            for status in self.status.tasks
+            if status.task.group in groups and partition in status.partitions
+        ]
 
     def all_live(self) -> bool:
         """Whether every task is live and no task is about to move."""

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from pipeline.api.app import DeclaredApp
 from pipeline.config import ProducerSettings
-from pipeline.core.names import GroupId, TaskId, TopicPartition
+from pipeline.core.names import GroupId, TopicPartition
 from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError, environment_of
 from pipeline.kafka.event_client import KafkaEventClients
 from pipeline.ops.dead_letters.letters import Choice, dead_letter_topic, places_of, read_letters
@@ -98,8 +98,7 @@ class PoisonRecord(Drill):
         run.notes += [_cleanup(run.scene, group, ends, delivered[0]) for group in groups]
         partition = delivered[0].partition()
         assert partition is not None  # noqa: S101 - of a delivered record
-        tasks = [TaskId(run.scene.app, group, partition) for group in groups]
-        run.wait_until_committed(tasks, acquired=False)
+        run.wait_until_committed(run.observer.samples[-1].that_read(groups, partition), acquired=False)
 
     def _groups(self, topic: str) -> list[str]:
         declared = self._declared.groups if self._declared is not None else []

@@ -41,7 +41,7 @@ FAMILIES = (
         (*_TASK, "topic", "partition"),
         "Offsets between the committed position and the end of the input partition",
     ),
-    Family("pipeline_input_paused", Kind.GAUGE, _TASK, "1 while the task reads no input"),
+    Family("pipeline_input_paused", Kind.GAUGE, _TASK, "1 while the task does not read one of its inputs"),
     Family(
         "pipeline_records_total",
         Kind.COUNTER,

@@ -9,8 +9,11 @@ import pytest
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.drills.judge import SeenEntry
+from pipeline.drills.observation import Observer
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 from tests.support.drills.scenes import APP, observer_of
 from tests.support.runtime.fleet import Fleet
+from tests.support.runtime.several import Several
 
 TASK = TaskId(APP, "main", 0)
 
@@ -82,3 +85,13 @@ def test_entries_that_were_deleted_unread_are_skipped_and_told() -> None:
     observer.look()
     assert observer.entries(TASK)
     assert observer.judge.effects == []
+
+
+def test_a_partition_is_found_in_the_task_that_reads_it() -> None:
+    """A drill that sends a record waits for the task of its partition, whatever the number of tasks is."""
+    several = Several.begun()
+    broker = several.driver.broker
+    observer = Observer("several", MemoryCluster(broker), MemoryJournalReader(broker), several.driver.clock)
+    sample = observer.begin()
+    assert sample.that_read(["main", "other"], 5) == [several.task(1)]
+    assert sample.that_read(["main"], 6) == []

@@ -19,6 +19,7 @@ from tests.support.http.scrape import Scraper
 from tests.support.http.shop import LETTER, RETRIED, SKIPPED, TTL_S, Shop, advance_at
 from tests.support.runtime.checkpointed import eager, entries
 from tests.support.runtime.fleet import Fleet
+from tests.support.runtime.several import BAD, Several
 from tests.support.runtime.sums import Sums
 
 
@@ -315,3 +316,22 @@ def test_without_a_meter_nothing_is_counted() -> None:
     sums.driver.run()
     read = quiet.meter.read()
     assert (read.handler_s, read.commits, read.busy_s, read.restores) == ({}, {}, {}, {})
+
+
+def test_only_the_lag_of_a_task_is_by_partition() -> None:
+    """Counts of 1,000 partitions would be a hundred thousand series, and a sum over tasks must stay correct."""
+    several = Several()
+    scraper = Scraper(several.driver)
+    several.send("a")
+    several.send("b", BAD, [2, 3])
+    several.driver.run()
+    found = scraper()
+    assert {series["task"] for series in found.labels("pipeline_records_total")} == {"0", "1"}
+    assert found.sum("pipeline_records_total", outcome="handled") == 6
+    assert [found.value("pipeline_records_total", outcome="dead_letter", task=t) for t in "01"] == [1, 1]
+    lags = found.labels("pipeline_input_lag_records")
+    assert {(each["task"], each["partition"]) for each in lags if each["topic"] == "numbers"} == {
+        (str(partition % 2), str(partition)) for partition in range(6)
+    }
+    by_partition = {family.name for family in FAMILIES if "partition" in family.labels}
+    assert by_partition == {"pipeline_input_lag_records"}

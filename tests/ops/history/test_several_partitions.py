@@ -10,13 +10,16 @@ import pytest
 from pipeline.api.declarations import declared_table
 from pipeline.api.table import table_prefix
 from pipeline.app import declared_app
+from pipeline.cli.debug import run_document
 from pipeline.cli.past import PastPlace
 from pipeline.cli.table import _print
 from pipeline.cli.table_rows import past_rows, print_history
 from pipeline.config import Settings
+from pipeline.ops.history.debugging import debug_record, prepare
 from pipeline.ops.history.row_changes import RowHistory, row_histories
+from pipeline.testing.memory_store import MemoryStores
 from tests.support.ops.past_flights import reading
-from tests.support.runtime.several import PARTITIONS, Several
+from tests.support.runtime.several import BAD, PARTITIONS, TASKS, Several
 
 Captured = pytest.CaptureFixture[str]
 LATER = "2100-01-01T00:00:00Z"
@@ -114,3 +117,40 @@ def test_rows_of_the_past_name_their_partitions(capsys: Captured) -> None:
     assert lines[1:] == [
         f"   {p % 2}          {p}  a    {3 if p in {2, 5} else 1}" for p in (0, 2, 4, 1, 3, 5)
     ]
+
+
+@pytest.mark.parametrize("tasks", [None, 1, TASKS])
+def test_a_record_of_any_partition_is_run_again(tasks: int | None) -> None:
+    """Its rows are those of its partition, and the records of the others are not run."""
+    several = Several(tasks=tasks)
+    for _ in range(2):
+        several.send("a")
+        several.send("b", partitions=[2])
+    several.send("a", BAD, [4])
+    several.driver.run()
+    app, environment = declared_app(several.app), reading(several.driver)
+    for partition, offset, wanted in ((2, 2, 2), (4, 1, 2), (5, 0, 1)):
+        task = several.task(partition % (tasks or PARTITIONS))
+        prepared = prepare(app, app.groups[0], task, "numbers", offset, environment, partition)
+        run = debug_record(prepared, environment, MemoryStores())
+        document = run_document(run)
+        read, write = document["accesses"]
+        assert (run.outcome, read["value"], write["value"]) == ("handled", wanted - 1 or None, wanted)
+        assert write["committed"] == (
+            "differs" if partition == 5 else "same"
+        )  # a later record wrote it again
+        assert document["commit"]["records_before"] == offset
+        several_of_task = tasks is not None
+        assert document["commit"]["inputs"].keys() == {
+            f"numbers[{p}]" if several_of_task else "numbers"
+            for p in range(PARTITIONS)
+            if p == partition or (several_of_task and p % (tasks or 1) == task.number)
+        }
+        [output] = run.outputs
+        assert output.committed is not None
+        assert output.committed.equal
+    task = several.task(4 % (tasks or PARTITIONS))
+    run = debug_record(
+        prepare(app, app.groups[0], task, "numbers", 2, environment, 4), environment, MemoryStores()
+    )
+    assert run.letter is not None

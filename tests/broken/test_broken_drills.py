@@ -62,10 +62,17 @@ ROWS = [
     ),
     Broken(
         "a reset counts as duplicates",
-        pipeline.drills.judge.Judge._cover,
-        "if seen.kind is EntryKind.RESET:",
-        "if False:",
+        pipeline.drills.judge._reset_inputs,
+        "if seen.kind is not EntryKind.RESET:",
+        "if True:",
         f"{_JUDGE} a_reset_may",
+    ),
+    Broken(
+        "a reset of one partition excuses duplicates in the others",
+        pipeline.drills.judge._reset_inputs,
+        "if seen.reset is None or state.inputs.place(name).partition in seen.reset",
+        "if True",
+        f"{_JUDGE} only_its_position",
     ),
     Broken(
         "a commit of a former owner is accepted",

@@ -15,6 +15,7 @@ from tests.support.breaking import Broken, Copy, name_of
 STATES = "tests/ops/history/test_past_states.py"
 ROW = "tests/ops/history/test_row_changes.py"
 DEBUG = "tests/ops/history/test_debugging.py"
+SEVERAL = "tests/ops/history/test_several_partitions.py"
 
 ROWS = [
     Broken(
@@ -81,10 +82,31 @@ ROWS = [
         f"{ROW} reset_is_a_change",
     ),
     Broken(
+        "a reset of one partition ends the rows of the others",
+        pipeline.ops.history.row_changes._after,
+        "if reset is None or number in reset",
+        "if True",
+        f"{SEVERAL} ends_only_its_rows",
+    ),
+    Broken(
+        "a change of a row names the inputs of other partitions",
+        pipeline.ops.history.row_changes.RowHistory.moved,
+        "if place.partition == self.partition and name in before and after > before[name]:",
+        "if name in before and after > before[name]:",
+        f"{SEVERAL} a_history_of_its_own",
+    ),
+    Broken(
+        "the rows of a record are those of another partition",
+        pipeline.ops.history.debugging._Run.__init__,
+        "row_prefix(of_record) if",
+        "row_prefix(task.number) if",
+        f"{SEVERAL} of_any_partition",
+    ),
+    Broken(
         "an unknown value passes for a missing row",
         pipeline.ops.history.row_changes._read,
-        "current = StoredValue(None) if body.kind is EntryKind.GENESIS else None",
-        "current = StoredValue(None)",
+        "known = StoredValue(None) if body.kind is EntryKind.GENESIS else None",
+        "known = StoredValue(None)",
         f"{ROW} begins_with_an_unknown",
     ),
     Broken(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.core.inputs
 import pipeline.http.application
 import pipeline.http.background
 import pipeline.http.exporter
 import pipeline.http.port
 import pipeline.http.server
+import pipeline.ops.overview.task
 import pipeline.rocksdb.store
 import pipeline.runtime.assignment.ownership
 import pipeline.runtime.metrics.figures
@@ -18,6 +20,20 @@ import pipeline.runtime.task_lifecycle
 from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
+    Broken(
+        "the page shows a row that a reset of its partition has deleted",
+        pipeline.ops.overview.task.TaskView.row,
+        "if full_key in body.delta and partition not in emptied:",
+        "if full_key in body.delta:",
+        "tests/http/test_documents.py reset_has_deleted",
+    ),
+    Broken(
+        "the page shows only the dead letters of one partition of a task",
+        pipeline.core.inputs.TaskInputs.owns,
+        "partition % self.tasks == self.number if self.tasks else partition == self.number",
+        "partition == self.number",
+        "tests/http/test_documents.py of_all_its_partitions",
+    ),
     Broken(
         "a protected path is served without the token",
         pipeline.http.application.Application._answer,

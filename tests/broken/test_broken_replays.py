@@ -115,6 +115,13 @@ ROWS = [
         "tests/ops/dead_letters/test_open_count.py while_a_command_counts",
     ),
     Broken(
+        "a letter is counted by its partition",
+        pipeline.ops.dead_letters.open_count._is_later,
+        "counts.get(record.partition % tasks)",
+        "counts.get(record.partition)",
+        "tests/ops/dead_letters/test_open_count.py of_all_partitions_of_a_task",
+    ),
+    Broken(
         "a replayed letter stays in the tally",
         pipeline.ops.dead_letters.replaying.Replayer._send,
         "self._count.output(sum(letter.id not in self._marks for letter in batch))",

@@ -9,11 +9,13 @@ import pipeline.drills.shadow_outputs
 import pipeline.drills.shadow_ports
 import pipeline.drills.shadow_replay
 import pipeline.drills.shadow_starts
+import pipeline.drills.shadow_worker
 from tests.support.breaking import Broken, Copy, name_of
 
 _PORTS = "tests/drills/test_shadow_ports.py"
 _OUTPUTS = "tests/drills/test_shadow_outputs.py"
 _STARTS = "tests/drills/test_shadow_starts.py"
+_TASKS = "tests/drills/test_shadow_tasks.py"
 _REFUSALS = "tests/drills/test_refusals.py"
 _COMPARISON = "tests/drills/test_shadow_comparison.py"
 _SHADOW_ROWS = "tests/drills/test_shadow_rows.py"
@@ -76,18 +78,46 @@ ROWS = [
         f"{_PORTS} outputs_go",
     ),
     Broken(
-        "an output does not name its task",
-        pipeline.drills.shadow_ports._ShadowProducer._redirected,
-        "[*(headers or ()), self._header]",
-        "headers",
-        f"{_PORTS} outputs_go",
+        "an output does not name its partition",
+        pipeline.drills.shadow_worker._named,
+        "[*(o[4] or ()), header]",
+        "o[4]",
+        f"{_TASKS} names_the_partition",
     ),
     Broken(
         "an output loses the headers of its handler",
-        pipeline.drills.shadow_ports._ShadowProducer._redirected,
-        "[*(headers or ()), self._header]",
-        "[self._header]",
-        f"{_PORTS} outputs_go",
+        pipeline.drills.shadow_worker._named,
+        "[*(o[4] or ()), header]",
+        "[header]",
+        f"{_TASKS} names_the_partition",
+    ),
+    Broken(
+        "a shadow group has another number of tasks",
+        pipeline.drills.shadow_worker._shadowed,
+        "if task.group == group.name",
+        "if False",
+        f"{_TASKS} names_the_partition",
+    ),
+    Broken(
+        "a replay begins before a reset of one partition",
+        pipeline.drills.shadow_starts._earliest,
+        "if history.partial:",
+        "if False:",
+        f"{_TASKS} before_a_reset_of_one",
+    ),
+    Broken(
+        "replayed dead letters of the second partition are not noticed",
+        pipeline.drills.shadow_starts._replays_of,
+        "topic_of(name) == replays",
+        "name == replays",
+        f"{_TASKS} letters_of_any_partition",
+    ),
+    Broken(
+        "the second partition of a task ends where the first one does",
+        pipeline.drills.shadow_ports.BoundedSources.open,
+        "limits[task.inputs.place(name)] = end",
+        'limits[task.inputs.place(name)] = task.end[name.partition("/")[0]]',
+        f"{_TASKS} its_own_end",
     ),
     Broken(
         "a shadow app writes to a topic without a shadow",
@@ -113,7 +143,7 @@ ROWS = [
     Broken(
         "a replay with rows begins without them",
         pipeline.drills.shadow_starts._has_inputs,
-        "entry.positions.get(topic, -1) >= firsts[topic]",
+        "entry.positions.get(name, -1) >= first",
         "True",
         f"{_STARTS} have_expired",
     ),
@@ -181,9 +211,9 @@ ROWS = [
         f"{_OUTPUTS} null_output",
     ),
     Broken(
-        "the order of outputs of several tasks is compared",
+        "the order of outputs of several partitions is compared",
         pipeline.drills.shadow_outputs.compare_outputs,
-        "if len(other.tasks) > 1 or key is None:",
+        "if len(other.sources) > 1 or key is None:",
         "if False:",
         f"{_OUTPUTS} order_within",
     ),
@@ -211,7 +241,7 @@ ROWS = [
     Broken(
         "rows of ids that drop duplicates are compared",
         pipeline.drills.shadow_comparison._rows,
-        '(row for row in rows if row[0][:1] != b"\\0")',
+        '(row for row in rows if row[0].key[:1] != b"\\0")',
         "rows",
         f"{_COMPARISON} drop_duplicates",
     ),

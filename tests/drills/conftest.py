@@ -17,3 +17,11 @@ def live(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Li
     app = LiveApp(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
     yield app
     app.close()
+
+
+@pytest.fixture
+def live_2(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[LiveApp]:
+    """The same with two tasks, which own two partitions each."""
+    app = LiveApp(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path, tasks=2)
+    yield app
+    app.close()

@@ -63,6 +63,34 @@ def test_the_same_code_is_equal_and_a_changed_handler_is_named(live: LiveApp) ->
     live.finish()
 
 
+def test_tasks_of_several_partitions_are_compared(live_2: LiveApp) -> None:
+    """Rows, commits and outputs of a task are those of two partitions, which are processed in another order again."""
+    live = live_2
+    live.wait_for(lambda: len(live.bench.sent) > 400)
+    live.run("run", "shadow-replay", "--app", _APP, "--yes")
+    report = live.report()
+    assert report.verdict == "held", report.deviations
+    assert report.recovery_point.states_compared == report.recovery_point.states_equal == 2
+    assert report.recovery_point.outputs_compared > 400
+
+    live.run("run", "shadow-replay", "--app", _APP, "--yes", code=1, SUMS_WRONG=_WRONG)
+    (row,) = [each for each in live.report().recovery_point.effects if each.kind == "state"]
+    partition = _partition("key-3")
+    assert row.text.startswith(f"table totals, partition {partition}, key key-3: live {{")
+    assert row.topic == f"{live.name}-amounts[{partition}]"
+    number = next(n for n, (key, _) in enumerate(live.bench.sent) if n >= 200 and key == "key-3")
+    offset = sum(1 for each, _ in live.bench.sent[:number] if _partition(each) == partition)
+    first, last = (int(word) for word in row.text.partition("in offsets ")[2].split()[0:3:2])
+    assert first <= offset <= last
+    assert f"{live.name}-amounts/{partition}/{first}" in row.text
+
+    live.run("run", "replay-from-checkpoint", "--worker", "a", "--yes")
+    report = live.report()
+    assert report.verdict == "held", report.deviations
+    assert report.recovery_point.states_compared == report.recovery_point.states_equal >= 1
+    live.finish()
+
+
 @pytest.fixture
 def unforgetting(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[LiveApp]:
     """A live app whose journals are complete."""

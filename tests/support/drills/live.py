@@ -63,6 +63,7 @@ class LiveApp:
         timeout_s: int = 60,
         proxied: Sequence[str] = (),
         checkpoint_s: int = 3,
+        tasks: int = PARTITIONS,
     ) -> None:
         self.name = prefix
         self.directory = directory
@@ -71,7 +72,9 @@ class LiveApp:
         os.environ["PIPELINE_CHECKPOINT_STORE"] = self.store.as_uri()
         os.environ["PIPELINE_CHECKPOINT_INTERVAL_S"] = str(checkpoint_s)
         os.environ["SUMS_LETTERS"] = "1"
-        self.bench = Workbench(servers, prefix, directory, groups=("main",), partitions=PARTITIONS)
+        self.bench = Workbench(
+            servers, prefix, directory, groups=("main",), partitions=PARTITIONS, tasks=tasks
+        )
         self.fleet = FleetBench(self.bench, directory)
         self.drills = directory / "drills"
         (directory / "pipeline.toml").write_text(
@@ -124,8 +127,7 @@ class LiveApp:
             env={
                 **kept,
                 "PYTHONPATH": str(ROOT),
-                "SUMS_PREFIX": self.name,
-                "SUMS_GROUPS": "main",
+                **self.bench.names(),
                 **environment,
             },
             stdin=subprocess.DEVNULL,

@@ -75,3 +75,15 @@ def test_a_refused_history_says_what_to_do() -> None:
         with pytest.raises(ConfigError) as caught:
             check_identity(TASK, IDENTITY, now)
         assert caught.value.hint
+
+
+def test_another_number_of_tasks_is_refused() -> None:
+    """The history of a task contains the rows of its partitions. Format 1 has one task for each partition."""
+    check_identity(TASK, IDENTITY, changed(tasks=4))
+    check_identity(TASK, changed(tasks=2), changed(tasks=2))
+    for before, now in ((IDENTITY, changed(tasks=2)), (changed(tasks=2), changed(tasks=4))):
+        with pytest.raises(
+            ConfigError, match=r"belongs to a group of \d tasks, and this is one of"
+        ) as refused:
+            check_identity(TASK, before, now)
+        assert "the number never changes" in str(refused.value.hint)

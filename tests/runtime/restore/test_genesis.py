@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TopicPartition
 from pipeline.errors import (
+    ConfigError,
     FatalTaskError,
     FencedError,
     RetriableError,
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import JournalBounds, TopicInfo
+from pipeline.ports import JournalBounds, TopicInfo, TopicSpec
 from pipeline.testing import MemoryBroker
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducer
 from tests.support.runtime.sums import Sums
@@ -83,6 +85,25 @@ def test_a_genesis_that_another_worker_has_written_just_before_its_fence_is_not_
     sums.check()
     assert len(other.driver.log_events("genesis_written")) == 1
     assert sums.driver.log_events("genesis_written") == []
+
+
+def test_a_journal_that_was_just_created_for_other_tasks_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two workers whose apps declare different numbers start a group at once; the journal was not there before."""
+    sums = Sums(partitions=4, tasks=2)
+    create = MemoryCluster.create
+
+    def after_another(self: MemoryCluster, specs: Sequence[TopicSpec]) -> None:
+        create(
+            self, [replace(spec, partitions=4) if spec.name.endswith(".journal") else spec for spec in specs]
+        )
+
+    monkeypatch.setattr(MemoryCluster, "create", after_another)
+    with pytest.raises(ConfigError, match="has 4 partitions, and this worker has chosen 2 tasks") as refused:
+        sums.driver.run()
+    assert "start this worker again" in str(refused.value.hint)
+    assert sums.driver.broker.records("sums.main.journal") == []
 
 
 @pytest.mark.parametrize("happened", [True, False])

@@ -122,10 +122,11 @@ class Demand:
         """The number of descriptors if every task runs here, and as many tasks are restored as there are threads."""
         client = _CLIENT + _PER_BROKER * self.brokers
         of_task = client + _STATE + _NEW_FILES
-        restores = min(self.tasks, MAX_THREADS)  # each reads a journal
-        clients = _PROCESS_CLIENTS + self.groups + restores + _HTTP_CLIENTS * self.http
+        # A task that is being restored has a client that reads its journal, and no new table files yet.
+        restores = min(self.tasks, MAX_THREADS) * (client - _NEW_FILES)
+        clients = _PROCESS_CLIENTS + self.groups + _HTTP_CLIENTS * self.http
         fixed = _PROCESS + _RESERVE + _PEERS + _HTTP * self.http
-        return fixed + self.tasks * of_task + clients * client + self.files
+        return fixed + self.tasks * of_task + restores + clients * client + self.files
 
 
 def demand_of(app: DeclaredApp, cluster: Cluster, state_dir: Path, *, http: bool = False) -> Demand:

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import App, Sqlite
 from pipeline.app import declared_app
+from pipeline.core.inputs import default_tasks
 from pipeline.errors import ConfigError
 from pipeline.http.server import MAX_CONNECTIONS
 from pipeline.ports import TopicSpec
@@ -17,7 +18,7 @@ from pipeline.testing import MemoryBroker
 from pipeline.testing.memory_clients import MemoryCluster
 
 # Workers whose tasks had a few rows each: (tasks, brokers, the most descriptors that were open at once).
-MEASURED = [(10, 1, 237), (50, 1, 979), (300, 1, 4517), (10, 3, 421), (50, 3, 1487)]
+MEASURED = [(10, 1, 237), (32, 1, 743), (50, 1, 979), (300, 1, 4517), (10, 3, 421), (50, 3, 1487)]
 
 
 @pytest.fixture
@@ -38,6 +39,11 @@ def test_the_formula_covers_what_was_measured(tasks: int, brokers: int, open_at_
     """Too little, and the worker stops in the middle; twice as much would refuse workers that are well."""
     needed = Demand(tasks, 1, brokers).descriptors
     assert open_at_once <= needed <= 2 * open_at_once + 100
+
+
+def test_the_tasks_of_a_new_group_fit_into_a_usual_limit() -> None:
+    """With 1,000 partitions in one task each, a worker needed more than 20,000."""
+    assert Demand(default_tasks(1_000), 1, 1).descriptors <= 1024
 
 
 def test_an_http_port_needs_more() -> None:
@@ -111,8 +117,8 @@ def test_the_formula_is_the_one_in_the_documents(demand: Demand) -> None:
     """An operator sets a limit before anything runs."""
     text = (Path(__file__).parents[2] / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
     formula = next(line for line in text.splitlines() if line.startswith("    146 + "))
-    names = {"T": demand.tasks, "B": demand.brokers, "G": demand.groups, "min": min}
-    spelled = formula.strip().replace("table files in the state directory", str(demand.files))
+    names = {"T": demand.tasks, "B": demand.brokers, "G": demand.groups, "F": demand.files, "min": min}
+    spelled = formula.strip().replace("3 min", "3 * min")
     for factor in ("T", "3"):
         spelled = spelled.replace(f"{factor} (", f"{factor} * (").replace(f"{factor} B", f"{factor} * B")
     assert eval(spelled.replace(") (", ") * ("), names) == demand.descriptors  # noqa: S307 - our own document

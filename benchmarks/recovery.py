@@ -42,8 +42,8 @@ from pipeline import KafkaSettings, PipelineError, Settings, WorkerSettings
 from pipeline.config import DrillSettings
 from pipeline.core.records import partition_of
 from pipeline.drills.catalog import find_drill
-from pipeline.drills.drill import Options
 from pipeline.drills.runner import Runner
+from pipeline.drills.scene import Options
 from pipeline.drills.workers import holder_of
 from pipeline.kafka.clients import LOGGER
 from pipeline.kafka.cluster import KafkaCluster

@@ -32,7 +32,7 @@ from pipeline.core.suggestions import counted
 from pipeline.drills.catalog import DRILLS, find_drill, read_suite, require_drill
 from pipeline.drills.conditions import MEASURES, parse_conditions
 from pipeline.drills.containers import ENGINES, Engine
-from pipeline.drills.drill import Drill, Options, Plan
+from pipeline.drills.drill import Drill, Plan
 from pipeline.drills.intent import IntentFile, undo
 from pipeline.drills.network_faults import ProxyPlace
 from pipeline.drills.observation import short
@@ -40,6 +40,7 @@ from pipeline.drills.proxy import NetworkProxy, serve
 from pipeline.drills.report import Report
 from pipeline.drills.reports import Reports
 from pipeline.drills.runner import Runner
+from pipeline.drills.scene import Options
 from pipeline.drills.shadow_spec import ShadowSpec
 from pipeline.drills.shadow_worker import run_shadow
 from pipeline.errors import ConfigError, InputError, PipelineError

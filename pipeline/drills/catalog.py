@@ -20,10 +20,11 @@ from pipeline.api.app import DeclaredApp
 from pipeline.core.names import TaskChoice
 from pipeline.core.suggestions import did_you_mean
 from pipeline.drills.conditions import parse_conditions
-from pipeline.drills.drill import Drill, Options
+from pipeline.drills.drill import Drill
 from pipeline.drills.fleet_drills import RollingRestart, ScaleIn, ScaleOut
 from pipeline.drills.kafka_drills import BrokerDown, BrokerRestart, CutNetwork, SlowNetwork
 from pipeline.drills.record_drills import PoisonRecord
+from pipeline.drills.scene import Options
 from pipeline.drills.shadow_replay import ShadowReplay
 from pipeline.drills.state_drills import ReplayFromCheckpoint
 from pipeline.drills.store_drills import DamageCheckpoint, StoreDown

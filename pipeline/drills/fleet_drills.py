@@ -6,8 +6,9 @@ import signal
 from collections.abc import Iterator
 
 from pipeline.core.suggestions import counted
-from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, WorkerTarget
+from pipeline.drills.drill import Drill, Plan, Run
 from pipeline.drills.intent import EndProcess, RemovePath, StartWorker
+from pipeline.drills.scene import RefusedDrillError, Scene, WorkerTarget
 from pipeline.drills.worker_drills import check_restartable, restart_step
 from pipeline.drills.workers import command_of, find_workers
 

@@ -15,11 +15,12 @@ from typing import NamedTuple
 from pipeline.broker import LocalKafka, default_data_dir
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.suggestions import counted
-from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError
+from pipeline.drills.drill import Drill, Plan, Run, UnrecoveredError
 from pipeline.drills.intent import EndNetworkFault, StartBroker
 from pipeline.drills.network_faults import NetworkFault, ProxyNote, ProxyPlace
 from pipeline.drills.observation import short
 from pipeline.drills.proxy import connections_of
+from pipeline.drills.scene import RefusedDrillError, Scene
 from pipeline.drills.workers import LocalWorker
 
 __all__ = ["BrokerDown", "BrokerRestart", "CutNetwork", "SlowNetwork"]

@@ -8,7 +8,8 @@ from contextlib import closing
 from pipeline.api.app import DeclaredApp
 from pipeline.config import ProducerSettings
 from pipeline.core.names import GroupId, TopicPartition
-from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError, environment_of
+from pipeline.drills.drill import Drill, Plan, Run, UnrecoveredError
+from pipeline.drills.scene import RefusedDrillError, Scene, environment_of
 from pipeline.kafka.event_client import KafkaEventClients
 from pipeline.ops.dead_letters.letters import Choice, dead_letter_topic, places_of, read_letters
 from pipeline.ports import Record

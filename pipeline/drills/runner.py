@@ -25,20 +25,11 @@ from pipeline.core.suggestions import counted
 from pipeline.drills.assembling import Outcome, assemble_report
 from pipeline.drills.conditions import Condition
 from pipeline.drills.containers import Engine, find_containers
-from pipeline.drills.drill import (
-    AbortedError,
-    Drill,
-    Options,
-    Plan,
-    RefusedDrillError,
-    Run,
-    Scene,
-    UnrecoveredError,
-    WorkerTarget,
-)
+from pipeline.drills.drill import AbortedError, Drill, Plan, Run, UnrecoveredError
 from pipeline.drills.intent import IntentFile, undo
 from pipeline.drills.observation import Observer, Sample
 from pipeline.drills.report import Report, Restored, Verdict
+from pipeline.drills.scene import Options, RefusedDrillError, Scene, WorkerTarget
 from pipeline.drills.timeline import LogMarks
 from pipeline.drills.workers import LocalWorker, find_workers
 from pipeline.errors import PipelineError

@@ -26,8 +26,9 @@ from pipeline.core.names import TaskId, TopicPartition, shadow_app, shadow_outpu
 from pipeline.core.records import iso_time
 from pipeline.core.suggestions import counted
 from pipeline.directories import make_private
-from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError, environment_of
+from pipeline.drills.drill import Drill, Plan, Run, UnrecoveredError
 from pipeline.drills.intent import DeleteShadow, RemovePath
+from pipeline.drills.scene import RefusedDrillError, Scene, environment_of
 from pipeline.drills.shadow_comparison import OutputEnds, compare_rows, compare_topics
 from pipeline.drills.shadow_spec import ENDS, STARTS, ShadowSpec, ShadowTask
 from pipeline.drills.shadow_starts import (

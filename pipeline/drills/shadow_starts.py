@@ -26,7 +26,7 @@ from pipeline.core.inputs import TaskInputs, topic_of
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId, TopicPartition, record_place
 from pipeline.core.records import iso_time
-from pipeline.drills.drill import RefusedDrillError
+from pipeline.drills.scene import RefusedDrillError
 from pipeline.drills.shadow_spec import ShadowTask
 from pipeline.errors import InputError
 from pipeline.ports import JournalReader

@@ -14,10 +14,11 @@ from pipeline.core.entry_body import format_of, identity_partitions
 from pipeline.core.names import TaskId
 from pipeline.core.position import decode_position
 from pipeline.core.suggestions import counted
-from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError
+from pipeline.drills.drill import Drill, Plan, Run, UnrecoveredError
 from pipeline.drills.observation import short
 from pipeline.drills.report import Effect
 from pipeline.drills.row_differences import RowDifference, different_rows, rows_of, table_of
+from pipeline.drills.scene import RefusedDrillError, Scene
 from pipeline.ops.history.past_states import (
     AtEntry,
     EntryNotWrittenError,

@@ -10,8 +10,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pipeline.core.names import TaskId
-from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene
+from pipeline.drills.drill import Drill, Plan, Run
 from pipeline.drills.intent import MoveBack, RestoreFile
+from pipeline.drills.scene import RefusedDrillError, Scene
 from pipeline.drills.worker_drills import LoseDisk
 from pipeline.errors import PipelineError
 from pipeline.ops.checkpoints import Holding, Inventory, inventory_of, verify

@@ -18,9 +18,10 @@ import msgspec
 
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId
-from pipeline.drills.drill import Run, WorkerTarget
+from pipeline.drills.drill import Run
 from pipeline.drills.observation import short
 from pipeline.drills.report import TaskTimeline
+from pipeline.drills.scene import WorkerTarget
 
 __all__ = ["LogMarks", "timeline_of", "touched_tasks"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.suggestions import counted
 from pipeline.drills.containers import ContainerWorker, move_in_volume
-from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, WorkerTarget
+from pipeline.drills.drill import Drill, Plan, Run
 from pipeline.drills.intent import (
     ContinueContainer,
     ContinueProcess,
@@ -25,6 +25,7 @@ from pipeline.drills.intent import (
     StartContainer,
     StartWorker,
 )
+from pipeline.drills.scene import RefusedDrillError, Scene, WorkerTarget
 from pipeline.drills.workers import LocalWorker
 
 __all__ = ["FillDisk", "FreezeWorker", "KillWorker", "LoseDisk", "restart_step"]

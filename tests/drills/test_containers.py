@@ -13,8 +13,8 @@ import pytest
 from pipeline.core.membership import Member
 from pipeline.drills.catalog import find_drill
 from pipeline.drills.containers import Container, ContainerWorker, Engine, find_containers
-from pipeline.drills.drill import RefusedDrillError, Scene
 from pipeline.drills.intent import Intent, IntentFile, StartContainer
+from pipeline.drills.scene import RefusedDrillError, Scene
 from pipeline.errors import InputError
 from pipeline.ports import SystemClock
 from pipeline.rocksdb.crash_files import NOTE

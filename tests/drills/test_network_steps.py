@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.journal_format import EntryKind
-from pipeline.drills.drill import Options, Run, UnrecoveredError
+from pipeline.drills.drill import Run, UnrecoveredError
 from pipeline.drills.intent import EndNetworkFault, IntentFile, Step
 from pipeline.drills.judge import SeenEntry
 from pipeline.drills.kafka_drills import SlowNetwork
 from pipeline.drills.network_faults import NetworkFault, ProxyPlace
+from pipeline.drills.scene import Options
 from tests.support.drills.proxied import Proxied, behind_proxy
 from tests.support.drills.scenes import APP, observer_of, scene_of, settings_of
 from tests.support.runtime.fleet import Fleet

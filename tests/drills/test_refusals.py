@@ -14,8 +14,9 @@ from pipeline.app import declared_app
 from pipeline.core.names import TaskChoice, TaskId
 from pipeline.core.recovery_time import DEFAULT_SPEED
 from pipeline.drills.catalog import DRILLS, find_drill, read_suite
-from pipeline.drills.drill import Drill, Options, RefusedDrillError, Scene
+from pipeline.drills.drill import Drill
 from pipeline.drills.intent import IntentFile
+from pipeline.drills.scene import Options, RefusedDrillError, Scene
 from pipeline.drills.shadow_replay import ShadowReplay
 from pipeline.drills.workers import Process
 from pipeline.errors import InputError, UnreachableError

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.drill import _Place, _run
-from pipeline.drills.drill import Drill, Options, Plan, Run, Scene
+from pipeline.drills.drill import Drill, Plan, Run
 from pipeline.drills.intent import IntentFile, RemovePath
+from pipeline.drills.scene import Options, Scene
 from pipeline.errors import InputError
 from tests.support.drills.scenes import APP, runner_of, settings_of
 from tests.support.runtime.fleet import Fleet

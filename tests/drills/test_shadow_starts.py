@@ -15,7 +15,7 @@ from pipeline.core.checkpoint_refs import CHECKPOINTS, CheckpointRef, encode_kep
 from pipeline.core.journal_format import NO_CHAIN, Entry, EntryKind, encode_entry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.records import iso_time
-from pipeline.drills.drill import Options, RefusedDrillError
+from pipeline.drills.scene import Options, RefusedDrillError
 from pipeline.drills.shadow_replay import ShadowReplay
 from pipeline.drills.shadow_starts import LiveTask, common_start_ms
 from pipeline.errors import TruncatedError

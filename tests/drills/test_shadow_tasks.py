@@ -12,7 +12,7 @@ from pipeline import App
 from pipeline.api.context import RuntimeContext
 from pipeline.app import declared_app
 from pipeline.core.names import TopicPartition
-from pipeline.drills.drill import RefusedDrillError
+from pipeline.drills.scene import RefusedDrillError
 from pipeline.drills.shadow_ports import BoundedSources
 from pipeline.drills.shadow_spec import SOURCE_HEADER, ShadowSpec, ShadowTask
 from pipeline.drills.shadow_starts import LiveTask, Since, shadow_task

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config import DrillSettings, Settings, WorkerSettings
-from pipeline.drills.drill import Options, Scene
 from pipeline.drills.observation import Observer
 from pipeline.drills.runner import Runner
+from pipeline.drills.scene import Options, Scene
 from pipeline.drills.workers import LocalWorker, Process
 from pipeline.ports import CheckpointStore
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader

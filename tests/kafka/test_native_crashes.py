@@ -13,6 +13,7 @@ from confluent_kafka import Producer
 
 from pipeline.core.records import partition_of
 from tests.conftest import KafkaUnderTest
+from tests.support.kafka.fleet_harness import FleetBench
 from tests.support.kafka.harness import DEADLINE_S, PARTITIONS, Workbench
 from tests.support.waiting import wait_until
 
@@ -95,6 +96,44 @@ def test_another_worker_continues_the_count(bench: Workbench) -> None:
     assert bench.stop(worker) == 0, bench.log.read_text()
     assert bench.outputs() == bench.expected()
     assert [line["worker"] for line in _said(bench, "record_rejected")] == ["two"]
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("on_error", ["skip", "stop"])
+def test_the_limit_holds_while_peers_hand_the_record_from_owner_to_owner(
+    kafka: KafkaUnderTest, unique_name: str, tmp_path: Path, on_error: str
+) -> None:
+    """A successor takes the task over, and crashes, before the worker that crashed first can count it."""
+    fleet = FleetBench.with_topics(kafka.bootstrap_servers, unique_name, tmp_path, 6, 3)
+    fleet.app, bench = APP, fleet.bench
+    bench.environment = {"ON_ERROR": on_error, "CRASH": "segv", "SUMS_TASKS": "3"}
+    try:
+        workers = [fleet.start(name, supervised=True) for name in ("a", "b", "c")]
+        bench.send(60)
+        wait_until(lambda: sum(len(each.live_tasks()) for each in workers) == 3, fleet.story)
+        producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+        producer.produce(f"{bench.prefix}-amounts", b'{"n":-1}', b"poison", partition=4)
+        assert producer.flush(DEADLINE_S) == 0
+        event = "record_rejected" if on_error == "skip" else "partition_stopped"
+        wait_until(lambda: any(each.events(event) for each in workers), fleet.story)
+        bench.send(60)
+        expected = {
+            key: values
+            for key, values in bench.expected().items()
+            if on_error == "skip" or partition_of(key.encode(), 6) != 4
+        }
+        wait_until(
+            lambda: {key: values for key, values in bench.outputs().items() if key in expected} == expected,
+            fleet.story,
+        )
+        crashes = sum(len(each.events("previous_process_crashed")) for each in workers)
+        assert 3 <= crashes <= 3 + len(workers), fleet.story()
+        assert sum(len(each.events("peer_died")) for each in workers) > 0
+        for each in workers:
+            each.child.send_signal(signal.SIGTERM)
+            each.child.wait(DEADLINE_S)
+    finally:
+        fleet.close()
 
 
 def _of_partition_1(outputs: dict[str, list[tuple[int, int]]]) -> dict[str, list[tuple[int, int]]]:

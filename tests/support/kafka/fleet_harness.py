@@ -65,6 +65,7 @@ class FleetBench:
         self._directory = directory
         self.processes: list[Process] = []
         self._disks: dict[str, str] = {}
+        self.app = "tests.support.kafka.sums:app"
         self.package: Path | None = None  # the directory of the package that the workers run; None: this one
         self.servers: dict[str, str] = {}  # by worker, if they are not those of the bench
 
@@ -89,13 +90,13 @@ class FleetBench:
         with log.open("ab") as file:
             child = subprocess.Popen(
                 [
-                    sys.executable, "-m", "pipeline", "worker", "tests.support.kafka.sums:app",
+                    sys.executable, "-m", "pipeline", "worker", self.app,
                     "--kafka", self.servers.get(worker, self.bench.servers), "--worker-id", worker,
                     "--state-dir", str(self._directory / "disks" / disk), "--commit-interval-ms", "50",
                     *(("--processes", "1") if supervised else ()),
                 ],
                 cwd=self.package,
-                env={**os.environ, **self.bench.names()},
+                env={**os.environ, **self.bench.names(), **self.bench.environment},
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file,
             )  # fmt: skip
         process = Process(worker, child, log)

@@ -114,7 +114,7 @@ class Workbench:
         self._check_killed(worker, point)
 
     def stopped_while_running(self, point: str) -> subprocess.Popen[bytes]:
-        """Let a worker catch up. Then it stops itself at a point under new input, like with SIGSTOP, and can go on."""
+        """Let a worker catch up. Then it stops itself at a point under new input, as by SIGSTOP."""
         self._trigger.unlink(missing_ok=True)
         self.environment["KILL_WITH"] = "SIGSTOP"
         worker = self._killed_at(point, 1, str(self._trigger))

@@ -14,6 +14,7 @@ from typing import cast
 import msgspec
 
 from pipeline import App, Context, Event, OnError
+from pipeline.app import declared_app
 
 PREFIX = os.environ.get("SUMS_PREFIX", "native")
 CRASH = os.environ.get("CRASH", "")
@@ -34,6 +35,7 @@ class Sum(msgspec.Struct, frozen=True):
 
 
 app = App(PREFIX)
+declared_app(app).main.tasks = int(os.environ.get("SUMS_TASKS", "0")) or None
 amounts = app.topic(f"{PREFIX}-amounts", key=str, value=Amount)
 sums = app.topic(f"{PREFIX}-sums", key=str, value=Sum)
 totals = app.table("totals", key=str, value=Sum)

@@ -89,6 +89,20 @@ def test_rows_before_the_reset_are_kept_in_one_replay() -> None:
     assert driver.table_by_partition(counting.counts) == EXPECTED
 
 
+def test_a_crash_between_the_rows_and_the_ranges_of_a_reset_changes_nothing() -> None:
+    """The rows before it are written with the position before it, so the next replay repeats both."""
+    counting, driver = started()
+    driver.stop()
+    driver.reset("earliest", partition=RESET)
+    for nth in (1, 2, 3):
+        driver.restart(empty_disk=nth == 1)
+        driver.crash_at(Step.DURING_REPLAY, nth=nth)
+        driver.run()
+    driver.restart()
+    driver.run()
+    assert driver.table_by_partition(counting.counts) == EXPECTED
+
+
 def test_a_partition_that_does_not_exist_is_refused() -> None:
     """The command would otherwise reset nothing and report success."""
     _, driver = started()

@@ -77,6 +77,58 @@ def test_a_stopped_partition_continues_after_a_restart() -> None:
     assert values(driver, echo) == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, BAD]
 
 
+def test_later_records_of_a_stopped_partition_are_left_to_the_next_owner() -> None:
+    """Also those that waited, and those that arrive while the other partitions continue."""
+    echo = Echo()
+    driver = driver_of(echo, max_poll_records=1)
+    driver.run()
+    sent_to_each(driver, echo, BAD, 1, 2)
+    driver.run()
+    sent_to_each(driver, echo, 3)
+    driver.run()
+    assert values(driver, echo) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    echo.fixed = True
+    driver.restart(empty_disk=True)
+    driver.run()
+    assert values(driver, echo) == [0, 0, 0, *[1] * 4, *[2] * 4, *[3] * 4, BAD]
+
+
+def test_records_that_waited_behind_one_that_stops_are_left_to_the_next_owner() -> None:
+    """They are later records of its partition, wherever they wait."""
+    echo = Echo(retries=1)
+    driver = driver_of(echo)
+    driver.run()
+    sent_to_each(driver, echo, BAD, 1, 2)
+    for _ in range(10):
+        driver.run()
+        driver.clock.advance(1.0)
+    assert values(driver, echo) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert driver.positions()["numbers/1"] == 0
+
+
+def test_an_idle_end_of_one_partition_keeps_the_positions_of_the_others() -> None:
+    """It is an entry without records: the next owner continues from its positions."""
+    echo = Echo()
+    driver = driver_of(echo)
+    sent_to_each(driver, echo, 1)
+    driver.run()
+    before = driver.positions()
+    producer = driver.environment().producers.open("someone")
+    producer.init()
+    producer.begin()
+    key = next(k for k in map(str, range(100)) if partition_of(k.encode(), PARTITIONS) == 2)
+    producer.send([Output("numbers", key.encode(), b"7", driver.clock.wall_ms(), ())])
+    producer.flush()
+    producer.abort()
+    for _ in range(int(3 * QUIET_S)):
+        driver.run()
+        driver.clock.advance(1.0)
+    assert driver.positions() == {**before, "numbers/1": before["numbers/1"] + 2}
+    driver.restart(empty_disk=True)
+    driver.run()
+    assert values(driver, echo) == [1] * 4
+
+
 def test_a_task_fails_once_all_its_partitions_are_stopped() -> None:
     """A worker that can do nothing more must say so and end."""
     echo = Echo()

@@ -346,6 +346,7 @@ def apply_entries(
             partitions = reset_partitions(entry.entry)
             if partitions is not None and before is not None and writes:
                 store.apply(writes, encode_position(before))  # those of the other partitions are kept
+                environment.steps.reached(Step.DURING_REPLAY, task)
             store.clear(encode_position(applied), [row_prefix(each) for each in partitions or ()])
             environment.steps.reached(Step.DURING_REPLAY, task)
             writes, size = {}, 0

@@ -93,6 +93,20 @@ def test_later_records_of_a_stopped_partition_are_left_to_the_next_owner() -> No
     assert values(driver, echo) == [0, 0, 0, *[1] * 4, *[2] * 4, *[3] * 4, BAD]
 
 
+def test_a_record_stops_the_other_topics_of_its_partition() -> None:
+    """Their handlers share its rows; records of one poll arrive although the partition is paused."""
+    echo = Echo()
+    more = echo.app.topic("more", key=str, value=int)
+    echo.app.handler(more)(echo.repeat)
+    driver = driver_of(echo)
+    for partition in range(PARTITIONS):
+        for topic in (echo.numbers, more):
+            driver.send(topic, "a", BAD if partition == 2 else 1, partition=partition)
+    driver.run()
+    assert len(driver.log_events("partition_stopped")) == 1
+    assert values(driver, echo) == [1] * 6
+
+
 def test_records_that_waited_behind_one_that_stops_are_left_to_the_next_owner() -> None:
     """They are later records of its partition, wherever they wait."""
     echo = Echo(retries=1)

@@ -137,6 +137,18 @@ def only_first_topic(sent: list[Sent]) -> list[Sent]:
     return [each for each in sent if each.topic == 0]
 
 
+@pytest.mark.parametrize("tasks", [1, 2, 5])
+def test_one_history_has_the_same_results_for_each_number_of_tasks(tasks: int) -> None:
+    """Without a search: two records of each partition, before and after a crash and a lost disk."""
+    sent = [
+        Sent(0, partition, key, value, value * PARTITIONS + partition)
+        for key, value in (("a", 1), ("b", 2))
+        for partition in range(PARTITIONS)
+    ]
+    crashes = [(Step.AFTER_COMMIT, 3, True)]
+    assert results(tasks, sent, crashes) == results(None, sent, [])
+
+
 @settings(max_examples=6, deadline=None)
 @given(records)
 def test_results_do_not_depend_on_the_number_of_tasks(sent: list[Sent]) -> None:

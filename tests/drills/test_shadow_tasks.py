@@ -72,6 +72,9 @@ def test_a_replay_does_not_begin_before_a_reset_of_one_partition() -> None:
     assert found.start == {"numbers": 1, "numbers/1": 0, "numbers/2": 1}
     several.driver.reset("earliest")
     assert _found(several, 0).seq == 0
+    several.driver.run()
+    several.driver.reset("earliest", partition=2)
+    assert _found(several, 0).seq > 0
 
 
 def test_replayed_letters_of_any_partition_are_noticed() -> None:

@@ -26,10 +26,11 @@ LATER = "2100-01-01T00:00:00Z"
 
 
 def _counted() -> Several:
-    """Key `a` was counted once in each partition, and twice more in partitions 2 and 5."""
+    """Key `a` was counted once in each partition, and twice more in partitions 2 and 5, beside others in 4."""
     several = Several.begun()
     for _ in range(2):
         several.send("a", partitions=[2, 5])
+        several.send("b", partitions=[4, 4])
         several.driver.run()
     return several
 
@@ -126,10 +127,11 @@ def test_a_record_of_any_partition_is_run_again(tasks: int | None) -> None:
     for _ in range(2):
         several.send("a")
         several.send("b", partitions=[2])
+    several.send("a", partitions=[2])
     several.send("a", BAD, [4])
     several.driver.run()
     app, environment = declared_app(several.app), reading(several.driver)
-    for partition, offset, wanted in ((2, 2, 2), (4, 1, 2), (5, 0, 1)):
+    for partition, offset, wanted in ((2, 4, 3), (4, 1, 2), (5, 0, 1)):
         task = several.task(partition % (tasks or PARTITIONS))
         prepared = prepare(app, app.groups[0], task, "numbers", offset, environment, partition)
         run = debug_record(prepared, environment, MemoryStores())

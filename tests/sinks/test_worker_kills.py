@@ -30,8 +30,9 @@ STOPPING = ["SINK_AFTER_RELEASE"]  # tests/runtime/sinks/test_sinks.py
 def bench(
     kafka: KafkaUnderTest, postgres: PostgresUnderTest, unique_name: str, tmp_path: Path
 ) -> Iterator[SinkBench]:
-    """A topic, a database, and workers."""
-    made = SinkBench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path, postgres)
+    """A topic, a database, and workers, whose tasks own two or three partitions."""
+    name = unique_name[-40:].strip("-")
+    made = SinkBench(kafka.bootstrap_servers, name, tmp_path, postgres, partitions=5, tasks=2)
     yield made
     made.close()
 
@@ -65,13 +66,35 @@ def test_three_kills_in_a_row_at_each_step_of_a_sink_leave_rows_exact(bench: Sin
 
 
 @pytest.mark.kills
+def test_kills_between_starts_with_other_numbers_of_tasks_leave_rows_exact(bench: SinkBench) -> None:
+    """Rows of positions name partitions: a start that trusted the tasks of the one before would lose some."""
+    bench.send(200)
+    for tasks, point in (
+        (2, "SINK_AFTER_ROWS"),
+        (5, "SINK_AFTER_COMMIT"),
+        (1, "SINK_AFTER_CLAIM"),
+        (3, "SINK_AFTER_ROWS"),
+    ):
+        bench.tasks = tasks
+        bench.kill_at(point, running=point != "SINK_AFTER_CLAIM")
+        bench.send(20)
+    bench.tasks = 4
+    bench.finish()
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("tasks", [2, 3])
 @pytest.mark.parametrize("point", ["SINK_BEFORE_BEGIN", "SINK_AFTER_FENCE", "SINK_AFTER_ROWS"])
 def test_a_worker_that_was_stopped_past_its_take_over_writes_nothing_more(
-    bench: SinkBench, point: str
+    bench: SinkBench, point: str, tasks: int
 ) -> None:
-    """It may hold the rows' locks: its successor ends its session; and it wakes up with rows to write."""
+    """It may hold the rows' locks: its successor ends its session; and it wakes up with rows to write.
+
+    The successor may have another number of tasks, so that each of its tasks shares rows with several of the zombie's.
+    """
     bench.send(200)
     zombie = bench.ended_at(point, how="SIGSTOP", worker_id="zombie")
+    bench.tasks = tasks
     successor = bench.worker()
     bench.send(50)
     bench.catch_up(successor)

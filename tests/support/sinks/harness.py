@@ -34,11 +34,19 @@ class SinkBench:
     """The topic, database and worker processes of one test. `dsn`: for the workers; tests connect directly."""
 
     def __init__(
-        self, servers: str, prefix: str, directory: Path, postgres: PostgresUnderTest, *, partitions: int = 2
+        self,
+        servers: str,
+        prefix: str,
+        directory: Path,
+        postgres: PostgresUnderTest,
+        *,
+        partitions: int = 2,
+        tasks: int = 2,
     ) -> None:
         self.servers = servers
         self.prefix = prefix
         self.partitions = partitions
+        self.tasks = tasks  # of the workers that are started next
         self.postgres = postgres
         self.log = directory / "worker.log"
         self.sent: dict[str, list[int]] = defaultdict(list)
@@ -200,11 +208,11 @@ class SinkBench:
             child.wait()
 
     def _spawn(self, environment: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
-        names = {"LEDGER_PREFIX": self.prefix, "LEDGER_DSN": self.dsn, **environment}
+        names = {"LEDGER_PREFIX": self.prefix, "LEDGER_DSN": self.dsn, "LEDGER_TASKS": str(self.tasks)}
         with self.log.open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, *arguments],
-                env={**os.environ, **names},
+                env={**os.environ, **names, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

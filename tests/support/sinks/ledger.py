@@ -41,7 +41,7 @@ def count(cursor: Any, events: Sequence[Event[str, Amount]]) -> None:
 
 app = App(PREFIX)
 amounts = app.topic(f"{PREFIX}-amounts", key=str, value=Amount)
-rows = app.group("rows")
+rows = app.group("rows", tasks=int(os.environ.get("LEDGER_TASKS", "0")) or None)
 rows.sink(amounts, Postgres(DSN, "last", row=lambda e: {"account": e.key, "n": e.value.n}))
 rows.sink(
     amounts,

@@ -117,3 +117,23 @@ def test_a_reset_that_is_killed_leaves_each_task_as_it_was_or_reset_and_can_be_r
     _wait_for_counts(bench, 300)
     assert bench.stop(worker) == 0, bench.log.read_text()
     assert bench.outputs() == {key: values * (2 + (key in again)) for key, values in once.items()}
+
+
+def test_one_partition_of_a_task_is_reset_under_its_worker(several: Workbench) -> None:
+    """The others of the task keep their rows and outputs, although the task is fenced and restored."""
+    several.send(300)
+    worker = several.worker()
+    several.wait_for_outputs(worker)
+    code, (planned,), said = _reset(several, "--group", "main", "--partition", "3", "--yes")
+    assert code == 0, said
+    assert (planned["task"], planned["partitions"]) == (1, [3])
+    assert f"partition 3 of task {several.prefix}/main/1 is reset" in said
+    once = several.expected()
+    again = {key for key in once if partition_of(key.encode(), several.partitions) == 3}
+    several.wait_for_outputs(worker, at_least=300 + sum(len(once[key]) for key in again))
+    _wait_for_counts(several, 300)
+    assert several.stop(worker) == 0, several.log.read_text()
+    assert several.outputs() == {key: values * (2 if key in again else 1) for key, values in once.items()}
+    assert several.table("main") == {
+        key: {"count": values[-1][0], "total": values[-1][1]} for key, values in once.items()
+    }

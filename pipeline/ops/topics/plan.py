@@ -299,7 +299,7 @@ def _stateful(reader: Readers, topic: TopicDeclaration, actual: TopicInfo) -> Pr
         return Problem(text, "repair the journal first; if the app will never run again, delete its journal")
     return Problem(
         f"group {_named(reader.group)} reads the topic: with {topic.partitions} partitions instead of "
-        f"{actual.partitions}, the rows of most keys would be in the table of another task",
+        f"{actual.partitions}, the table rows of most keys would be in another partition",
         f"move the app to a topic with more partitions with pipeline migrate: {_RUNBOOK}; "
         f"if the app will never run again, delete {reader.group.journal_topic}",
     )

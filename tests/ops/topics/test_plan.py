@@ -212,8 +212,8 @@ def test_partitions_of_an_input_are_refused_also_when_no_worker_lives(case: Case
         driver.stop()
     (problem,) = _problems(case, partitions=6, allow="orders")
     assert problem.startswith(
-        "group shop/main reads the topic: with 6 partitions instead of 4, the rows of most keys "
-        "would be in the table of another task"
+        "group shop/main reads the topic: with 6 partitions instead of 4, the table rows of most keys "
+        "would be in another partition"
     )
     assert "pipeline migrate: runbooks/partitions-changed.md" in problem
     assert "if the app will never run again, delete shop.main.journal" in problem

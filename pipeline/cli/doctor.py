@@ -41,7 +41,7 @@ def doctor(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Check settings, broker, topics, permissions, partitioner, clock, disk, checkpoint store and databases.
+    """Check settings, broker, topics, tasks, permissions, partitioner, clock, disk, checkpoint store and databases.
 
     Each line is ok, warning, problem or not checked, and names the next step. If there is a problem, the exit code
     is 1. The checks change nothing, except that they write and delete a file in the state directory and an object in

@@ -15,6 +15,7 @@ from pipeline.doctor.cluster import check_broker, check_clock, check_partitioner
 from pipeline.doctor.findings import Finding, Level, ok, problem, run_check, unknown, warning
 from pipeline.doctor.machine import check_disk, check_settings, check_store
 from pipeline.doctor.permissions import check_permissions
+from pipeline.doctor.tasks import check_tasks
 from pipeline.errors import PipelineError
 from pipeline.kafka.clients import ProducerLimits
 from pipeline.kafka.journal import KafkaJournalReader
@@ -27,11 +28,12 @@ from pipeline.ops.acls import Corrections, guessed_topics, use_of
 from pipeline.ports import SystemClock
 from pipeline.ports.databases import Databases
 from pipeline.processes.system import demand_of, require_descriptors
+from pipeline.processes.wiring import build_environment
 from pipeline.runtime.sinks.rows import RowMaker
 
 __all__ = ["check_databases", "diagnose"]
 
-_OF_BROKER = ("topics", "permissions", "partitioner", "clock", "open files")
+_OF_BROKER = ("topics", "tasks", "permissions", "partitioner", "clock", "open files")
 
 
 def diagnose(
@@ -41,7 +43,7 @@ def diagnose(
 
     1 this machine: settings and state directory
     2 the broker; without its answer, the checks of 3 cannot be made
-    3 topics, permissions, partitioner, clock, limit on open files
+    3 topics, tasks, permissions, partitioner, clock, limit on open files
     4 the checkpoint store and the databases of sinks
 
     `target`: MODULE:APP, for the commands in hints.
@@ -58,7 +60,7 @@ def diagnose(
     yield from found
     reached = bool(probes) and all(each.level is not Level.PROBLEM for each in found)
     if app is not None and reached:
-        yield from _of_app(app, target, settings, probes[0])  # 3
+        yield from _of_app(app, target, settings, probes[0], wait)  # 3
     elif app is not None:
         yield from (unknown(check, "the brokers must answer first") for check in _OF_BROKER)
     yield from run_check(
@@ -68,13 +70,16 @@ def diagnose(
         yield from run_check("database", lambda: check_databases(app, RealDatabases()))
 
 
-def _of_app(app: DeclaredApp, target: str, settings: Settings, probe: KafkaProbe) -> Iterator[Finding]:
+def _of_app(
+    app: DeclaredApp, target: str, settings: Settings, probe: KafkaProbe, wait: StartupWait
+) -> Iterator[Finding]:
     use = use_of(app, Corrections(), truncates=bool(settings.worker.checkpoint_store))
     # With the time-out of a worker's transactions, which brokers refuse if it is above their own limit.
     limits = ProducerLimits(transaction_timeout_ms=settings.worker.transaction_timeout_ms)
     producers = KafkaProducers(settings.kafka, limits)
     hint = f"pipeline acls {target} --role {Role.WORKER} prints the commands that grant it"
     yield from run_check("topics", lambda: check_topics(app, probe, probe))
+    yield from run_check("tasks", lambda: check_tasks(app, build_environment(app, settings, wait=wait)))
     grants, guessed = grants_of(use, Role.WORKER), guessed_topics(use)
     yield from run_check(
         "permissions", lambda: check_permissions(grants, guessed, hint, probe, probe, producers)

@@ -14,7 +14,7 @@ from pipeline.api.group import DeclaredGroup
 from pipeline.api.table import table_prefix
 from pipeline.api.topic_limits import RECORD_OVERHEAD_BYTES, accepted_by
 from pipeline.core.dedup import topic_tag
-from pipeline.core.inputs import TaskInputs, default_tasks
+from pipeline.core.inputs import TaskInputs
 from pipeline.core.journal_format import Identity, InputFacts
 from pipeline.core.names import GroupId, TaskId, TopicPartition
 from pipeline.core.suggestions import did_you_mean, topic_hint
@@ -23,7 +23,7 @@ from pipeline.ports import TopicInfo
 from pipeline.runtime.dead_letter_topics import dead_letter_topics, wants_letters
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.task.trace_links import TRACEPARENT_BYTES
-from pipeline.runtime.task_count import tasks_in_identity
+from pipeline.runtime.task_count import task_count_of
 
 __all__ = [
     "PARTITIONER",
@@ -253,21 +253,8 @@ def _shape(
         inputs={info.name: InputFacts(info.topic_id, info.partitions) for info in read},
         tables={name: table.fingerprint for name, table in group.tables.items()},
         topology=blake2b(shape.encode(), digest_size=8).hexdigest(),
-        tasks=_tasks_of_sinks(group, partitions)
-        if group.sinks
-        else tasks_in_identity(group, partitions, environment),
+        tasks=task_count_of(group, partitions, environment),
     )
-
-
-def _tasks_of_sinks(group: DeclaredGroup, partitions: int) -> int:
-    """The number of tasks of a sink group. Each start may choose another one: its rows name partitions, not tasks."""
-    if group.tasks is not None and group.tasks > partitions:
-        raise ConfigError(
-            f"group {group.id.app}/{group.name} has tasks={group.tasks}, and its inputs have {partitions} partitions: "
-            "a task needs one at least",
-            hint=f"declare at most {partitions} tasks",
-        )
-    return group.tasks or default_tasks(partitions)
 
 
 def _check_tags(group: DeclaredGroup) -> None:

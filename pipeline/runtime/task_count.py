@@ -1,4 +1,4 @@
-"""How many tasks a group has: `tasks_in_identity`.
+"""How many tasks a group has: `task_count_of`.
 
 The number of tasks is that of the journal's partitions. It is chosen before genesis and never changes, because a task's
 history contains the rows of its partitions. Each genesis is of format 2. Format 1 has one task for each partition of
@@ -33,12 +33,13 @@ from pipeline.api.group import DeclaredGroup
 from pipeline.core.inputs import MAX_PARTITIONS, default_tasks
 from pipeline.core.journal_format import Format, InputFacts, assemble, format_of_chunk
 from pipeline.core.names import GroupId, TopicPartition
+from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError, FatalTaskError, RetriableError
 from pipeline.ports import TopicInfo
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore.retirement import refuse_retired
 
-__all__ = ["tasks_in_identity"]
+__all__ = ["task_count_of", "tasks_in_identity"]
 
 
 class _Recorded(NamedTuple):
@@ -48,17 +49,24 @@ class _Recorded(NamedTuple):
     inputs: Mapping[str, InputFacts]
 
 
+def task_count_of(group: DeclaredGroup, partitions: int, environment: Environment) -> int:
+    """The number of tasks of a group. That of a group of sinks may differ at each start: its rows name partitions.
+
+    Raises ConfigError, UnreachableError.
+    """
+    if not group.sinks:
+        return tasks_in_identity(group, partitions, environment)
+    _require_inputs(group, partitions)
+    return group.tasks or default_tasks(partitions)
+
+
 def tasks_in_identity(group: DeclaredGroup, partitions: int, environment: Environment) -> int:
     """The number of tasks that a worker continues with, or starts the group with. `partitions`: those of each input.
 
     Raises ConfigError, UnreachableError.
     """
+    _require_inputs(group, partitions)
     where, declared = _where(group), group.tasks
-    if declared is not None and declared > partitions:
-        raise ConfigError(
-            f"{where} has tasks={declared}, and its inputs have {partitions} partitions: a task needs one at least",
-            hint=f"declare at most {partitions} tasks",
-        )
     name = group.id.journal_topic
     journal = environment.cluster.describe([name]).get(name)
     if journal is None:
@@ -72,6 +80,16 @@ def tasks_in_identity(group: DeclaredGroup, partitions: int, environment: Enviro
     return journal.partitions
 
 
+def _require_inputs(group: DeclaredGroup, partitions: int) -> None:
+    """Row 9."""
+    if group.tasks is not None and group.tasks > partitions:
+        raise ConfigError(
+            f"{_where(group)} has tasks={group.tasks}, and its inputs have {counted(partitions, 'partition')}: a task "
+            "needs one at least",
+            hint=f"declare at most {counted(partitions, 'task')}",
+        )
+
+
 def _where(group: DeclaredGroup) -> str:
     return f"group {group.id.app}/{group.id.group}"
 
@@ -79,7 +97,7 @@ def _where(group: DeclaredGroup) -> str:
 def _of_new(where: str, declared: int | None, partitions: int) -> int:
     if partitions > MAX_PARTITIONS:
         raise ConfigError(
-            f"{where}: its inputs have {partitions} partitions; the most are {MAX_PARTITIONS}",
+            f"{where}: its inputs have {counted(partitions, 'partition')}; the most are {MAX_PARTITIONS}",
             hint="use topics with fewer partitions",
         )
     return declared or default_tasks(partitions)
@@ -100,16 +118,16 @@ def _refused(
     unused = f"if the group has never processed a record, delete the empty topic {journal.name}"
     if tasks > partitions:
         return ConfigError(
-            f"{where}: its journal {journal.name} has {tasks} partitions, its inputs only {partitions}: they were "
-            "created again with fewer",
+            f"{where}: its journal {journal.name} has {counted(tasks, 'partition')}, its inputs only {partitions}: "
+            "they were created again with fewer",
             hint="follow runbooks/topic-recreated.md" if recorded is not None else unused,
         )
     if declared is not None and declared != tasks:
         return ConfigError(
             f"{where} has tasks={declared}, and was started with {tasks}: the number of tasks never changes, because "
             "the history of a task contains the rows of its partitions",
-            hint=f"declare {tasks} tasks; for another number, move to an app with another name: pipeline migrate"
-            + (f"; {unused}" if recorded is None else ""),
+            hint=f"declare {counted(tasks, 'task')}; for another number, move to an app with another name: pipeline "
+            "migrate" + (f"; {unused}" if recorded is None else ""),
         )
     return None
 
@@ -123,13 +141,13 @@ def _grown(
     names = [topic.name for topic in group.inputs]
     if recorded.version == 1 and journal.partitions != partitions:
         return (
-            f"its journal {journal.name} has {journal.partitions} partitions, its input {', '.join(names)} has "
-            f"{partitions}"
+            f"its journal {journal.name} has {counted(journal.partitions, 'partition')}, its input "
+            f"{', '.join(names)} has {partitions}"
         )
     for name in names:
         facts = recorded.inputs.get(name)
         if facts is not None and facts.partitions < partitions:
-            return f"topic {name} had {facts.partitions} partitions and has {partitions}"
+            return f"topic {name} had {counted(facts.partitions, 'partition')} and has {partitions}"
     return None
 
 

@@ -42,6 +42,7 @@ def test_without_a_broker_the_other_checks_are_made(pipeline: Run, tmp_path: Pat
         "disk": levels["disk"],
         "broker": "problem",
         "topics": "not checked",
+        "tasks": "not checked",
         "permissions": "not checked",
         "partitioner": "not checked",
         "clock": "not checked",

@@ -376,6 +376,6 @@ def _checked_tasks(group: str, tasks: object) -> int | None:
         raise ConfigError(
             f"group {group}: tasks is {tasks!r}; it must be a whole number from 1 to the number of partitions of its "
             "inputs",
-            hint="four times the most workers that you will ever want; or leave it out",
+            hint="declare a whole number, such as four times the most workers you will ever want, or leave tasks out",
         )
     return tasks

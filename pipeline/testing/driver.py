@@ -43,7 +43,8 @@ class TestDriver(SimulatedProcess):
 
     Args:
         app: The app.
-        partitions: The number of partitions of each topic.
+        partitions: The number of partitions of each topic. Default: the largest declared number of tasks, or 1 if the
+            app declares none.
         seed: For nonces and jitter, and with `deferred` for the order of commits and restores.
         deferred: Commits and restores run later than the step that starts them, in an order that depends on `seed`.
         settings: The worker's settings. With a `checkpoint_store`, checkpoints are made in memory, whatever its URL.

@@ -16,7 +16,7 @@ from pipeline.app import App, declared_app
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.core.suggestions import closest
-from pipeline.errors import InputError, InvariantError, PipelineError
+from pipeline.errors import ConfigError, InputError, InvariantError, PipelineError
 from pipeline.ports import Executor, Logger, NoTracer, Step, TopicSpec, Tracer
 from pipeline.runtime.environment import Checkpoints, Environment
 from pipeline.runtime.live_task import LiveTask
@@ -65,7 +65,7 @@ class SimulatedProcess:
         self,
         app: App,
         *,
-        partitions: int = 1,
+        partitions: int | None = None,
         seed: int = 0,
         deferred: bool = False,
         settings: WorkerSettings | None = None,
@@ -90,7 +90,7 @@ class SimulatedProcess:
         self._executor: Executor = InlineExecutor()
         self._meter: Meter | None = None  # tests of metrics set it
         self._tracer: Tracer = NoTracer()  # tests of traces set it
-        self._partitions = partitions
+        self._partitions = max(1, self._most_tasks) if partitions is None else partitions
         self._logged = structlog.testing.CapturingLogger()
         self._log: Logger = structlog.wrap_logger(self._logged, processors=[_as_fields])
         self.create_topics()
@@ -303,7 +303,14 @@ class SimulatedProcess:
             worker = Worker(
                 self._declared, self.environment(), replace(self.settings), guarded(self._declared.groups)
             )
-            worker.start()
+            try:
+                worker.start()
+            except ConfigError as error:
+                most, chosen = self._most_tasks, self._partitions
+                if most <= chosen:
+                    raise
+                hint = f"TestDriver(app, partitions={most}), or TestDriver(app, partitions={chosen}, tasks={chosen})"
+                raise ConfigError(error.message, hint=hint) from error
             self._worker = worker
         return self._worker
 
@@ -363,6 +370,10 @@ class SimulatedProcess:
             meter=self._meter,
             tracer=self._tracer,
         )
+
+    @property
+    def _most_tasks(self) -> int:
+        return max((group.tasks or 0 for group in self._declared.groups), default=0)
 
     @property
     def _declared(self) -> DeclaredApp:

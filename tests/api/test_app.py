@@ -79,8 +79,9 @@ def test_a_wrong_number_of_tasks_is_refused(tasks: Any) -> None:
     """`True` would mean one task."""
     with pytest.raises(
         ConfigError, match=f"group main: tasks is {tasks!r}; it must be a whole number from 1"
-    ):
+    ) as caught:
         App("shop", tasks=tasks)
+    assert (caught.value.hint or "").startswith("declare a whole number, such as four times the most workers")
     with pytest.raises(ConfigError, match="group second: tasks is"):
         App("shop").group("second", tasks=tasks)
 

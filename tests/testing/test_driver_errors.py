@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline import App, Context, Event
-from pipeline.errors import HandlerError
+from pipeline.errors import ConfigError, HandlerError
 from pipeline.testing import TestDriver
 
 
@@ -137,3 +137,31 @@ def test_a_resource_that_cannot_be_made_belongs_to_its_record() -> None:
     driver.restart()
     driver.run()
     assert seen == ["connected"]
+
+
+def _with_tasks(tasks: int) -> App:
+    app = App("counts", tasks=tasks)
+
+    @app.handler(app.topic("numbers", key=str, value=int))
+    def count(event: Event[str, int], ctx: Context) -> None: ...
+
+    return app
+
+
+def test_by_default_there_is_a_partition_for_each_declared_task() -> None:
+    """Otherwise the first test of an app with tasks would fail at its start."""
+    for driver, partitions in ((TestDriver(_with_tasks(3)), 3), (TestDriver(_with_tasks(3), tasks=2), 2)):
+        driver.run()
+        info = driver.broker.describe("numbers")
+        assert info is not None
+        assert info.partitions == partitions
+
+
+def test_too_few_partitions_are_refused_with_what_a_test_can_change() -> None:
+    """The declaration of the app is right: the test has chosen the partitions."""
+    driver = TestDriver(_with_tasks(3), partitions=1)
+    with pytest.raises(
+        ConfigError, match="group counts/main has tasks=3, and its inputs have 1 partition:"
+    ) as caught:
+        driver.run()
+    assert caught.value.hint == "TestDriver(app, partitions=3), or TestDriver(app, partitions=1, tasks=1)"

@@ -116,8 +116,8 @@ def _why(before: Owner | None, now: Owner, *, departed: bool) -> str:
         return again if before.process == now.process else restarted
     if before.problem and before.released:
         return f"it had failed on {before.worker}"
-    if departed:
-        return f"{before.worker} was stopped"
+    if departed:  # a process that was killed releases nothing: its supervisor or another worker notes its end
+        return f"{before.worker} {'was stopped' if before.released else 'ended'}"
     if before.released:
         return f"{before.worker} handed it over, to balance the load"
     return f"{before.worker} ended without releasing it, or was unreachable"

@@ -32,6 +32,8 @@ def moves_of(*notes: About) -> Moves:
         ((Owner(1, "b", B),), "b ended without releasing it, or was unreachable"),
         ((Owner(1, "b", B), Owner(1, "b", B, released=True)), "b handed it over, to balance the load"),
         ((Owner(1, "b", B, released=True), Departure("b", B)), "b was stopped"),
+        ((Owner(1, "b", B), Departure("b", B)), "b ended"),
+        ((Owner(1, "b", B), Departure("b", B, by="c")), "b ended"),
         ((Owner(1, "b", B, released=True, problem="no disk"), Departure("b", B)), "it had failed on b"),
     ],
 )

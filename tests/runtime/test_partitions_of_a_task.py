@@ -61,7 +61,8 @@ def test_a_record_stops_only_its_partition() -> None:
     driver.run()
     assert values(driver, echo) == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
     (event,) = driver.log_events("partition_stopped")
-    assert (event["task"], event["partitions"]) == (0, [2])
+    assert (event["task"], event["partitions"]) == (0, [0, 2])
+    assert (event["topic"], event["partition"], event["offset"]) == ("numbers", 2, 1)
     assert event["hint"].startswith("fix the handler")
 
 

@@ -145,7 +145,8 @@ def test_a_record_stops_only_its_partition(refused_by: str) -> None:
     totals.sent = before + [(key, amount) for key, amount in sent[len(before) :] if key != "p2"]
     totals.check()
     (event,) = totals.driver.log_events("partition_stopped")
-    assert (event["task"], event["partitions"]) == (0, [2])
+    assert (event["task"], event["partitions"]) == (0, [0, 2, 4])
+    assert (event["topic"], event["partition"], event["offset"]) == ("amounts", 2, 1)
     totals.database.refuses.clear()
     if refused_by == "the database":
         sent.insert(len(before), ("p2", 13))

@@ -30,7 +30,7 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import Executor, Pending, Record, error_fields, task_fields
+from pipeline.ports import Executor, Pending, Record, error_fields, record_fields, task_fields
 from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.crashes import InputCrashes
 from pipeline.runtime.environment import Environment
@@ -243,16 +243,18 @@ class SinkTask:
             self.records += len(made)
             self._open.bytes += _bytes_of(made)
         if records[0].partition() in self._rows.stopped:
-            self._stop(records[0].partition() or 0)
+            self._stop(records[len(made)])
 
-    def _stop(self, partition: int) -> None:
-        """Make no more rows of a partition. The others continue, as if they were those of other tasks."""
+    def _stop(self, record: Record) -> None:
+        """Make no rows of a partition from this record on. The others continue, as those of other tasks would."""
+        partition = record.partition() or 0
         self._backlog.drop([name for name in self._positions if self._is_of(name, partition)])
         self._hurry = True
         if self.poison is None:
             self._run.environment.log.error(
                 "partition_stopped",
-                **{**task_fields(self.id), "partitions": [partition]},
+                **task_fields(self.id),
+                **record_fields(record),
                 **error_fields(self._rows.stopped[partition]),
             )
 
@@ -351,16 +353,17 @@ class SinkTask:
         if self._rows.reject(item.record, strictest, error):
             self._sealed.appendleft(SinkBatch([], batch.after))
         else:
-            self._discard_later_records(item.record.partition() or 0)
+            self._discard_from(item.record)
 
-    def _discard_later_records(self, partition: int) -> None:
-        """Discard everything after a record that stops its partition. The next owner reads it again."""
+    def _discard_from(self, record: Record) -> None:
+        """Discard a record that stops its partition and everything after it. The next owner reads it again."""
+        partition = record.partition() or 0
         applied = self.applied.positions
         self._sealed = deque(without(self._sealed, partition, applied, self._names))
         self._open.items = [item for item in self._open.items if item.record.partition() != partition]
         self._open.bytes = _bytes_of(self._open.items)
         self._positions.update({name: at for name, at in applied.items() if self._is_of(name, partition)})
-        self._stop(partition)
+        self._stop(record)
 
 
 def _bytes_of(items: Sequence[Item]) -> int:

@@ -31,7 +31,7 @@ from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import FatalTaskError, InvariantError, PipelineError, RefusedError
-from pipeline.ports import Pending, Record, Step, error_fields, task_fields
+from pipeline.ports import Pending, Record, Step, error_fields, record_fields, task_fields
 from pipeline.runtime.commit.commit_protocol import Publisher
 from pipeline.runtime.commit.commit_rate import CommitRate, TaskPace
 from pipeline.runtime.commit.journal_writer import Commit
@@ -354,7 +354,7 @@ class Task:
             position = stopped.offset
             done = sum(record.offset() < stopped.offset for record in records)
             if isinstance(stopped, PoisonError):
-                self._stop(partition, stopped.error)
+                self._stop(partition, records[done], stopped.error)
             else:
                 self._backlog.hold(name, records[done:], stopped.failures, stopped.wait_s, stopped.reason)
         if done:
@@ -375,15 +375,16 @@ class Task:
             self.context.use(partition.tables)
             self._processor.use(partition.dedup, partition.ahead)
 
-    def _stop(self, partition: _Partition, error: PipelineError) -> None:
-        """Process no more records of a partition. The others continue, as if they were those of other tasks."""
+    def _stop(self, partition: _Partition, record: Record, error: PipelineError) -> None:
+        """Process nothing of a partition from this record on. The others continue, as those of other tasks would."""
         self._backlog.drop(partition.names)
         self.stopped[partition.number] = error
         self._hurry = True
         if self.poison is None:
             self._environment.log.error(
                 "partition_stopped",
-                **task_fields(self.id, [partition.number]),
+                **task_fields(self.id),
+                **record_fields(record),
                 **error_fields(error),
             )
 

@@ -135,7 +135,7 @@ ROWS = [
     ),
     Broken(
         "a refused record of a sink discards the batches of other partitions",
-        pipeline.runtime.sinks.task.SinkTask._discard_later_records,
+        pipeline.runtime.sinks.task.SinkTask._discard_from,
         "deque(without(self._sealed, partition, applied, self._names))",
         "deque()",
         f"{TASKS} stops_only_its_partition",

@@ -38,7 +38,8 @@ def reset(
         int | None,
         typer.Option(
             metavar="N",
-            help="Only this partition of the inputs. The other partitions of its task keep their rows and positions.",
+            help="Only this partition of the inputs of --group, or of all groups. The other partitions of its task "
+            "keep their rows and positions.",
             show_default=False,
             min=0,
         ),
@@ -181,7 +182,9 @@ def _consequences(resets: Sequence[TaskReset]) -> str:
         rows = f"all rows of {', '.join(tables)}{only[0] if only else ''}"
         lines = [f"deleted: {rows}" if tables else "deleted: nothing, there are no tables"]
     if again:
-        lines.append(f"produced again: the outputs for the reprocessed records, to {', '.join(outputs)}")
+        where = f", to {', '.join(outputs)}" if outputs else ""
+        lines.append(f"produced again: the outputs for the reprocessed records{where}")
+        lines += _read_again(resets)
     if new := sorted({place.topic for r in resets for place in r.inputs if _is_new(place)}):
         lines.append(f"read for the first time, from the new position: {', '.join(new)}")
     if again and any(r.plan.reads_replays for r in resets):
@@ -196,3 +199,18 @@ def _consequences(resets: Sequence[TaskReset]) -> str:
             "with mode upsert or insert store each row once; sinks with mode append store it twice"
         )
     return "\n".join(lines)
+
+
+def _read_again(resets: Sequence[TaskReset]) -> list[str]:
+    """For each other group that reads outputs which are produced again, a warning: to it, they are new records."""
+    read = {
+        (group, topic)
+        for r in resets
+        if any(place.again for place in r.inputs)
+        for topic, groups in r.readers.items()
+        for group in groups
+    }
+    return [
+        f"warning: group {group} reads {topic}, and handles these outputs again"
+        for group, topic in sorted(read)
+    ]

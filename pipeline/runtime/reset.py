@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
+from pipeline.api.written_topics import topics_written
 from pipeline.config import WorkerSettings
 from pipeline.core.entry_body import partitions_to_reset
 from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
@@ -133,7 +134,8 @@ class InputReset:
 class TaskReset:
     """The effect of a reset on one task. `outputs`: the topics that its handlers may have written to.
 
-    `partition`: the only one that is reset; None: all of the task.
+    `partition`: the only one that is reset; None: all of the task. `readers`: the other groups of the app that read
+    outputs, by topic.
     """
 
     task: TaskId
@@ -142,6 +144,7 @@ class TaskReset:
     inputs: tuple[InputReset, ...]
     outputs: tuple[str, ...]
     partition: int | None = None
+    readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def partitions(self) -> list[int]:
@@ -171,15 +174,24 @@ def plan_reset(
                 _require_journal(plan, environment)
             chosen = _chosen_task(plan, number, partition)
             only = partition if plan.partitions > plan.task_count else None
-            read = {topic.name for topic in plan.group.inputs}
-            outputs = tuple(name for name in app.topics if name not in read) or tuple(app.topics)
+            outputs = tuple(topics_written(app, plan.group))
+            readers = _readers(app, plan.group, outputs)
             for task in plan.tasks:
                 if chosen is None or task.number == chosen:
                     seq, positions = numbers[task] if numbers is not None else _entered(task, plan, reader)
                     inputs = _input_resets(task, plan, positions, start, reader, only)
-                    yield TaskReset(task, plan, seq, inputs, () if plan.group.sinks else outputs, only)
+                    yield TaskReset(task, plan, seq, inputs, outputs, only, readers)
     finally:
         reader.close()
+
+
+def _readers(app: DeclaredApp, group: DeclaredGroup, outputs: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+    others = [other for other in app.groups if other.name != group.name]
+    read = {
+        name: tuple(other.name for other in others if name in {topic.name for topic in other.inputs})
+        for name in outputs
+    }
+    return {name: groups for name, groups in read.items() if groups}
 
 
 def _chosen_task(plan: GroupPlan, number: int | None, partition: int | None) -> int | None:

@@ -7,11 +7,13 @@ import sys
 import pytest
 from typer.testing import CliRunner, Result
 
+from pipeline import App, Context, Event
 from pipeline.app import declared_app
 from pipeline.cli.main import assemble
 from pipeline.cli.reset import _consequences, _document, _named, _print_plan, _rows
 from pipeline.errors import InputError
 from pipeline.runtime.reset import TaskReset, plan_reset, start_at
+from pipeline.testing import TestDriver
 from tests.support.ops.dead_letters.orders import Orders
 from tests.support.runtime.several import PARTITIONS, Several
 
@@ -145,6 +147,49 @@ def test_a_number_that_is_only_a_partition_is_explained() -> None:
     with pytest.raises(InputError, match="several/main has no task 4") as refused:
         list(plan_reset(declared, declared.groups, 4, start_at(["earliest"]), environment))
     assert refused.value.hint == "its tasks are 0 to 1. For partition 4 of its inputs: --partition 4"
+
+
+class _Stages:
+    """Two groups: the first one reads orders and writes checked, the second one reads checked and writes totals."""
+
+    def __init__(self) -> None:
+        self.app = app = App("stages", tasks=2)
+        orders = app.topic("orders", key=str, value=int)
+        checked = app.topic("checked", key=str, value=int)
+        totals = app.topic("totals", key=str, value=int)
+
+        @app.handler(orders)
+        def check(event: Event[str, int], ctx: Context) -> None:
+            ctx.send(checked, event.key, event.value)
+
+        @app.group("sums").handler(checked)
+        def add(event: Event[str, int], ctx: Context) -> None:
+            ctx.send(totals, event.key, event.value)
+
+        self.driver = TestDriver(app)
+        self.driver.send(orders, "a", 1)
+        self.driver.run()
+
+    def said(self, start: str, *groups: str) -> str:
+        declared = declared_app(self.app)
+        chosen = [group for group in declared.groups if group.name in groups]
+        return _consequences(
+            list(plan_reset(declared, chosen, None, start_at([start]), self.driver.environment()))
+        )
+
+
+def test_a_reset_names_the_topics_that_its_groups_write_and_their_readers() -> None:
+    """An input would look as if its records were produced a second time."""
+    stages = _Stages()
+    warning = "warning: group sums reads checked, and handles these outputs again"
+    both = stages.said("earliest", "main", "sums")
+    assert "for the reprocessed records, to checked, totals\n" in both
+    assert warning in both
+    first = stages.said("earliest", "main")
+    assert "for the reprocessed records, to checked\n" in first
+    assert warning in first
+    assert "warning" not in stages.said("earliest", "sums")
+    assert "warning" not in stages.said("latest", "main")
 
 
 def _ran(several: Several, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:

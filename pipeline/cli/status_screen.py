@@ -192,7 +192,7 @@ def _group_row(each: GroupStatus, now_ms: int) -> list[Cell]:
     ]
 
 
-_SHOWN_PARTITIONS = 3
+_SHOWN_PARTITIONS = 6
 _TASK_COLUMNS = (
     Column("task"),
     Column("partitions", shortens=True),
@@ -229,9 +229,11 @@ def _tasks(tasks: Sequence[TaskStatus], now_ms: int, width: int | None) -> list[
 
 
 def _partitions(numbers: Sequence[int]) -> str | None:
-    """The first partitions of a task. The others continue at the same distance."""
-    first = ", ".join(map(str, numbers[:_SHOWN_PARTITIONS]))
-    return f"{first}, ... ({len(numbers)})" if len(numbers) > _SHOWN_PARTITIONS else first or None
+    """The partitions of a task. Of a long list, those between are left out: all are at the same distance."""
+    if len(numbers) <= _SHOWN_PARTITIONS:
+        return ", ".join(map(str, numbers)) or None
+    first, second, *_, last = numbers
+    return f"{first}, {second}, ... {last} ({len(numbers)})"
 
 
 def _wrapped(lines: Sequence[Text], width: int | None, indent: int = 0) -> list[Text]:

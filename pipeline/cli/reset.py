@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
-from pipeline.cli.lookup import TaskOption, find_app, find_group, group_of
+from pipeline.cli.lookup import find_app, find_group, group_of, parse_task
 from pipeline.cli.options import (
     CommandWait,
     JsonOption,
@@ -20,7 +20,7 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.config import load_settings
-from pipeline.core.names import is_replays
+from pipeline.core.names import TaskChoice, is_replays
 from pipeline.core.suggestions import counted
 from pipeline.errors import PipelineError
 from pipeline.ports import task_fields
@@ -29,13 +29,23 @@ from pipeline.runtime.reset import InputReset, TaskReset, plan_reset, reset_task
 
 __all__ = ["reset"]
 
+_T = TypeVar("_T")
+
 
 def reset(
     target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app, as in flights.app:app.")],
     group: Annotated[str | None, typer.Option(help="Only this handler group. Default: all.")] = None,
-    task: TaskOption = None,
+    task: Annotated[
+        list[TaskChoice] | None,
+        typer.Option(
+            "--task",
+            metavar="[GROUP/]N",
+            help="Only the task with this number. Default: all.",
+            parser=parse_task,
+        ),
+    ] = None,
     partition: Annotated[
-        int | None,
+        list[int] | None,
         typer.Option(
             metavar="N",
             help="Only this partition of the inputs of --group, or of all groups. The other partitions of its task "
@@ -63,8 +73,9 @@ def reset(
     The outputs of these records are produced again. Workers may run meanwhile: each task is fenced first, and its
     worker continues from the new position within seconds.
     """
-    if task is not None and partition is not None:
+    if task and partition:
         raise typer.BadParameter("cannot be combined with --task", param_hint="--partition")
+    only_task, only_partition = _one(task, "--task"), _one(partition, "--partition")
     app = find_app(target)
     settings = load_settings({"bootstrap_servers": kafka})
     environment = build_environment(app, settings, wait=CommandWait(settings.kafka))
@@ -72,11 +83,11 @@ def reset(
     resets = list(
         plan_reset(
             app,
-            _groups(app, group_of(group, task)),
-            task.number if task is not None else None,
+            _groups(app, group_of(group, only_task)),
+            only_task.number if only_task is not None else None,
             chosen,
             environment,
-            partition,
+            only_partition,
         )
     )
     if json:
@@ -100,6 +111,13 @@ def reset(
         what = f"epoch {seq}" if planned.plan.group.sinks else f"journal entry {seq}"
         which = f"partition {planned.partition} of " if planned.partition is not None else ""
         print_message(f"{which}task {planned.task} is reset ({what})")
+
+
+def _one(given: Sequence[_T] | None, option: str) -> _T | None:
+    """The value of an option. Of several values, the parser would otherwise silently use the last one."""
+    if given and len(given) > 1:
+        raise typer.BadParameter("can be given once: run the command again for the others", param_hint=option)
+    return given[0] if given else None
 
 
 def _groups(app: DeclaredApp, name: str | None) -> list[DeclaredGroup]:

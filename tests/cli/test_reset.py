@@ -217,3 +217,13 @@ def test_a_task_and_a_partition_exclude_each_other(monkeypatch: pytest.MonkeyPat
     done = _ran(Several.begun(), monkeypatch, "--task", "1", "--partition", "1")
     assert done.exit_code == 2
     assert "cannot be combined with --task" in done.output
+
+
+@pytest.mark.parametrize("option", ["--task", "--partition"])
+def test_an_option_that_is_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    """Only the last one would count, and the operator would believe that both were reset."""
+    several = Several.begun()
+    done = _ran(several, monkeypatch, option, "0", option, "1", "--yes")
+    assert done.exit_code == 2
+    assert f"Invalid value for {option}: can be given once" in done.output
+    assert _ran(several, monkeypatch, option, "0", "--yes").exit_code == 0

@@ -199,6 +199,7 @@ class _Collector(Collector):
             samples.add("pipeline_retries_total", labels, counts["retried"])
         if figures.role is TaskRole.LIVE:
             samples.add("pipeline_input_paused", labels, float(figures.paused))
+            samples.add("pipeline_stopped_partitions", labels, figures.stopped_partitions)
         if figures.applied is not None:
             newest = next(iter(figures.applied.checkpoints), None)
             size, journal = newest.size if newest is not None else 0, figures.applied.bytes_after_checkpoint

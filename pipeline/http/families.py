@@ -43,6 +43,9 @@ FAMILIES = (
     ),
     Family("pipeline_input_paused", Kind.GAUGE, _TASK, "1 while the task does not read one of its inputs"),
     Family(
+        "pipeline_stopped_partitions", Kind.GAUGE, _TASK, "Partitions of the task that a record has stopped"
+    ),
+    Family(
         "pipeline_records_total",
         Kind.COUNTER,
         (*_TASK, "outcome"),

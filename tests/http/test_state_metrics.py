@@ -19,6 +19,7 @@ from tests.support.http.scrape import Scrape, Scraper, scraped
 from tests.support.http.shop import advance_at
 from tests.support.runtime.checkpointed import eager, entries, kept, manifest
 from tests.support.runtime.fleet import Fleet, Node
+from tests.support.runtime.several import BAD, PARTITIONS, Several
 from tests.support.runtime.sums import Sums
 from tests.support.sinks.totals import Totals
 
@@ -143,6 +144,38 @@ def test_a_paused_input_is_shown() -> None:
     run.unhold(0)
     sums.driver.step()
     assert scrape().value("pipeline_input_paused", task="0") == 0
+
+
+def test_stopped_partitions_are_those_whose_input_waits() -> None:
+    """Their task stays live, so that no other metric tells an operator that records wait for a repair."""
+    several = Several(on_error="stop")
+    scrape = Scraper(several.driver)
+    several.send("a")
+    several.driver.run()
+    assert stopped(scrape()) == {"0": 0, "1": 0}
+    several.send("b", BAD, [2, 3, 4])
+    several.send("c")
+    several.driver.run()
+    behind = [
+        p for p in range(PARTITIONS) if several.driver.positions(partition=p)["numbers"] < ends(several, p)
+    ]
+    assert behind == [2, 3, 4]
+    found = scrape()
+    assert stopped(found) == {str(task): sum(p % 2 == task for p in behind) for task in (0, 1)}
+    assert phases(found, "live") == 2
+    several.fixed = True
+    several.driver.restart()
+    several.driver.run()
+    assert stopped(scrape()) == {"0": 0, "1": 0}
+
+
+def stopped(found: Scrape) -> dict[str, float]:
+    name = "pipeline_stopped_partitions"
+    return {labels["task"]: found.value(name, task=labels["task"]) for labels in found.labels(name)}
+
+
+def ends(several: Several, partition: int) -> int:
+    return sum(each.partition() == partition for each in several.driver.broker.records("numbers"))
 
 
 def test_an_outage_of_kafka_has_a_duration() -> None:

@@ -209,9 +209,19 @@ ROWS = (
             ),
             Panel(
                 "Tasks that read no input",
-                "For seconds: normal under load. For minutes: the journal has reached its limit, or a record is "
-                "retried.",
+                "For seconds: normal under load. For minutes: the journal has reached its limit, a record is "
+                "retried, or one has stopped its partition.",
                 [Query(f"sum by (group) (pipeline_input_paused{{{_OF_GROUP}}})", "{{group}}")],
+            ),
+            Panel(
+                "Stopped partitions",
+                "Partitions that a record has stopped. `partition_stopped` in the log names the record.",
+                [
+                    Query(
+                        f"sum by (group) (max by (group, task) (pipeline_stopped_partitions{{{_OF_GROUP}}}))",
+                        "{{group}}",
+                    )
+                ],
             ),
         ],
     ),

@@ -74,6 +74,7 @@ class TaskFigures:
         role: What the worker does about the task; ABSENT if another worker has it now.
         positions: The committed positions in the inputs; empty unless the task is live.
         paused: Whether the input is paused.
+        stopped_partitions: How many of its partitions a record has stopped. The others continue.
         applied: The last applied entry of a live task with a journal.
         store: The open state of a live task with a journal. Only `usage` may be called from another thread.
     """
@@ -82,6 +83,7 @@ class TaskFigures:
     role: TaskRole = TaskRole.ABSENT
     positions: Mapping[TopicPartition, int] = field(default_factory=dict)
     paused: bool = False
+    stopped_partitions: int = 0
     applied: AppliedPosition | None = None
     store: Store | None = None
 
@@ -151,4 +153,4 @@ def _of_live(run: GroupRun, task: LiveTask, role: TaskRole, before: Counter[str]
     counts.update(before or {})
     applied, store = (task.applied, task.store) if isinstance(task, Task) else (None, None)
     paused = run.is_paused(task.id.number)
-    return TaskFigures(counts, role, run.applied(task), paused, applied, store)
+    return TaskFigures(counts, role, run.applied(task), paused, len(task.stopped), applied, store)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pipeline import App, Context, Event
+from pipeline.api.bindings import OnError
 from pipeline.core.names import TaskId
 from pipeline.testing import TestDriver
 from tests.support.runtime.format_1 import start_in_format_1
@@ -16,18 +17,20 @@ BAD = 13
 
 
 class Several:
-    """Counts the records of each key, by partition. A BAD number becomes a dead letter until `fixed`.
+    """Counts the records of each key, by partition. `on_error` applies to a BAD number until `fixed`.
 
     `tasks`: None for one task for each partition, in a journal of format 1.
     """
 
-    def __init__(self, *, tasks: int | None = TASKS, partitions: int = PARTITIONS) -> None:
+    def __init__(
+        self, *, tasks: int | None = TASKS, partitions: int = PARTITIONS, on_error: OnError = "dead_letter"
+    ) -> None:
         self.app = App("several", tasks=tasks)
         self.numbers = self.app.topic("numbers", key=str, value=int)
         self.out = self.app.topic("out", key=str, value=int)
         self.counts = self.app.table("counts", key=str, value=int)
         self.fixed = False
-        self.app.handler(self.numbers, on_error="dead_letter")(self.count)
+        self.app.handler(self.numbers, on_error=on_error)(self.count)
         self.driver = TestDriver(self.app, partitions=partitions)
         if tasks is None:
             start_in_format_1(self.driver)

@@ -17,7 +17,7 @@ from pipeline.cli.lookup import TaskOption, find_app, group_of, no_task
 from pipeline.cli.options import KafkaOption, StoreOption, print_json, print_message
 from pipeline.cli.past import AppOption, open_past, require_app
 from pipeline.cli.rendering import Cell, Column, print_table
-from pipeline.cli.table_rows import find_table, json_text, past_rows, print_history, rows_of
+from pipeline.cli.table_rows import TableRow, find_table, json_text, past_rows, print_history, rows_of
 from pipeline.config import KafkaSettings, WorkerSettings, load_settings
 from pipeline.core.names import GroupId, TaskChoice, TaskId
 from pipeline.core.position import decode_position
@@ -203,28 +203,27 @@ def history(
         print_history(place, find_table(place.app, table), table, key, task, limit, json=json)
 
 
-def _print(
-    rows: Iterator[tuple[dict[str, Any], Any, Any]], limit: int, missing: InputError | None, *, json: bool
-) -> None:
+def _print(rows: Iterator[TableRow], limit: int, missing: InputError | None, *, json: bool) -> None:
     """Print the rows. Raises `missing`, if it is given, where there are none."""
     shown: list[list[Cell]] = []
-    count = 0
-    for place, row_key, value in rows:
+    count, several = 0, False
+    for row in rows:
         count += 1
         if limit and count > limit:
             break
         if json:
-            print_json({**place, "key": row_key, "value": value})
+            print_json({**row.where, "key": row.key, "value": row.value})
         else:
-            shown.append([place["task"], place["partition"], str(row_key), json_text(value)])
+            shown.append([row.where["task"], row.where["partition"], str(row.key), json_text(row.value)])
+            several |= row.several
     if count == 0 and missing is not None:
         raise missing
     if json:
         return
     columns = [Column("task", number=True), Column("partition", number=True), Column("key"), Column("value")]
-    if all(task == partition for task, partition, *_ in shown):  # each task has one partition
+    if not several:  # its number is that of the task
         columns.pop(1)
-        shown = [[row[0], *row[2:]] for row in shown]
+        shown = [[cells[0], *cells[2:]] for cells in shown]
     print_table(columns, shown)
     if limit and count > limit:
         print_message(f"only the first {counted(limit, 'row')} are shown. Show all: --max 0")
@@ -262,9 +261,8 @@ def _applied_seq(stores: RocksStores, task: TaskId) -> int:
 
 def _rows(
     group: GroupId, definition: DeclaredTable[Any, Any], places: Mapping[int, RocksStores], key: str | None
-) -> Iterator[tuple[dict[str, Any], Any, Any]]:
+) -> Iterator[TableRow]:
     for number, stores in places.items():
         task = TaskId(*group, number)
         with closing(stores.open_read_only(task)) as store:
-            for partition, row_key, value in rows_of(definition, store, task, key):
-                yield {"task": number, "partition": partition}, row_key, value
+            yield from rows_of(definition, store, task, key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -26,6 +26,7 @@ from pipeline.ports import task_fields
 from pipeline.runtime.restore.upgrade import decoder_of
 
 __all__ = [
+    "TableRow",
     "find_table",
     "full_key_of",
     "json_text",
@@ -34,6 +35,15 @@ __all__ = [
     "readable_value",
     "rows_of",
 ]
+
+
+class TableRow(NamedTuple):
+    """A row. `where`: the numbers of its task and partition. `several`: its task has several partitions."""
+
+    where: dict[str, Any]
+    key: Any
+    value: Any
+    several: bool
 
 
 class _State(ReadableStore, Protocol):
@@ -63,8 +73,8 @@ def full_key_of(definition: DeclaredTable[Any, Any], key: str) -> bytes:
 
 def rows_of(
     definition: DeclaredTable[Any, Any], state: _State, task: TaskId, key: str | None
-) -> Iterator[tuple[int, Any, Any]]:
-    """Partition, key and value of each row of a table in the state of a task, or of the rows of `key`.
+) -> Iterator[TableRow]:
+    """The rows of a table in the state of a task, or those of `key`.
 
     Raises ConfigError if another schema wrote it.
     """
@@ -83,7 +93,9 @@ def rows_of(
             stored = state.get(wanted)
             found = iter(() if stored is None else ((wanted, stored),))
         for full_key, data in found:
-            yield partition, definition.key.decode(full_key[len(prefix) :]), definition.value.decode(data)
+            row_key = definition.key.decode(full_key[len(prefix) :])
+            where = {"task": task.number, "partition": partition}
+            yield TableRow(where, row_key, definition.value.decode(data), len(partitions) > 1)
 
 
 def _check_schema(definition: DeclaredTable[Any, Any], stored: dict[str, str]) -> None:
@@ -112,7 +124,7 @@ def json_text(value: Any) -> str:
 
 def past_rows(
     place: PastPlace, definition: DeclaredTable[Any, Any], at: str, chosen: TaskChoice | None, key: str | None
-) -> Iterator[tuple[dict[str, Any], Any, Any]]:
+) -> Iterator[TableRow]:
     """The rows of a table as they were, task by task. The source of each state is printed on standard error.
 
     Raises:
@@ -123,9 +135,8 @@ def past_rows(
     for task in journaled_tasks(place.environment.cluster, group, chosen):
         with restored(task, moment, place.environment) as past:
             say_origin(task, past)
-            for partition, row_key, value in rows_of(definition, past.store, task, key):
-                where = {"task": task.number, "partition": partition, "seq": past.applied.seq}
-                yield where, row_key, value
+            for row in rows_of(definition, past.store, task, key):
+                yield row._replace(where={**row.where, "seq": past.applied.seq})
 
 
 def print_history(

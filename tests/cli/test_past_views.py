@@ -77,8 +77,8 @@ def test_past_rows_name_their_task_and_entry(capsys: Captured) -> None:
     """With a time, each task is at another entry."""
     rig = PastFlights()
     rows = list(past_rows(_place(rig.driver), declared_table(totals), "2100-01-01T00:00:00Z", None, None))
-    assert {key: value for _, key, value in rows} == rig.driver.table(totals)
-    assert {place["task"] for place, _, _ in rows} == {0, 1}
+    assert {row.key: row.value for row in rows} == rig.driver.table(totals)
+    assert {row.where["task"] for row in rows} == {0, 1}
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
     assert all("the oldest possible is entry 1 of" in line for line in said)

@@ -108,7 +108,7 @@ def test_rows_of_the_past_name_their_partitions(capsys: Captured) -> None:
     several = _counted()
     counts = declared_table(several.counts)
     rows = list(past_rows(_place(several), counts, LATER, None, "a"))
-    assert {place["partition"]: value for place, _, value in rows} == {
+    assert {row.where["partition"]: row.value for row in rows} == {
         partition: 3 if partition in {2, 5} else 1 for partition in range(PARTITIONS)
     }
     capsys.readouterr()
@@ -118,6 +118,17 @@ def test_rows_of_the_past_name_their_partitions(capsys: Captured) -> None:
     assert lines[1:] == [
         f"   {p % 2}          {p}  a    {3 if p in {2, 5} else 1}" for p in (0, 2, 4, 1, 3, 5)
     ]
+    _print(iter(rows[:1]), 0, None, json=False)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "   0          0  a    1"
+    ]  # not by the rows that are shown
+
+
+def test_rows_of_single_partitions_name_only_their_tasks(capsys: Captured) -> None:
+    """The number of a partition is that of its task."""
+    several = Several.begun(tasks=None)
+    _print(past_rows(_place(several), declared_table(several.counts), LATER, None, "a"), 0, None, json=False)
+    assert capsys.readouterr().out.splitlines()[0].split() == ["task", "key", "value"]
 
 
 @pytest.mark.parametrize("tasks", [None, 1, TASKS])

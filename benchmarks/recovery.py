@@ -304,10 +304,12 @@ class _Bench:
         )
 
     def _is_ready(self, others: Sequence[str]) -> bool:
-        """Whether worker b runs all tasks, and it and the others watch each other."""
+        """Whether worker b runs all tasks, and it and the others watch each other; no peer watches a lone worker."""
         status = self._status()
         watched = {each.worker: each.watched for each in status.workers}
-        return watched == dict.fromkeys(("b", *others), True) and all(
+        if watched.keys() != {"b", *others} or (others and not all(watched.values())):
+            return False
+        return all(
             task.worker == "b" and task.phase == "live" and task.lag < PARTITIONS * 100
             for task in status.tasks
         )

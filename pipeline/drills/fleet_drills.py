@@ -15,6 +15,7 @@ from pipeline.drills.workers import command_of, find_workers
 __all__ = ["RollingRestart", "ScaleIn", "ScaleOut", "stop_worker"]
 
 _STOP_S = 0.5  # a worker commits its open work and releases its tasks
+_RELEASE_S = 0.3  # the same for one task, of a worker that continues
 _GRACE_S = 40.0
 
 
@@ -153,8 +154,8 @@ class ScaleOut(Drill):
             # The newcomer copies its share while the owners process, and then takes over what has been released.
             scene.start_s(worker.worker)
             + scene.notice_s()
-            + scene.restore_s(tasks, workers=len(scene.sample.status.workers) + 1)
-            + _STOP_S
+            + scene.copy_s(tasks, workers=len(scene.sample.status.workers) + 1)
+            + _RELEASE_S
             + scene.reopen_s(worker.worker),
         )
 

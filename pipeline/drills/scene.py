@@ -188,11 +188,15 @@ class Scene:
             worker: The worker that restores them; empty: any.
             workers: The number of workers that share them.
         """
+        return self.copy_s(tasks, worker=worker, workers=workers) + self.reopen_s(worker)
+
+    def copy_s(self, tasks: Sequence[TaskId], *, worker: str = "", workers: int = 1) -> float:
+        """The part of `restore_s` that a standby copy takes, while the owners process."""
         statuses = self.statuses(tasks)
         share = -(-len(statuses) // max(1, workers)) / max(1, len(statuses))
-        copied = sum(status.checkpoint_bytes for status in statuses)
-        replayed = sum(status.journal_bytes for status in statuses)
-        return predicted_restore_s(round(copied * share), round(replayed * share), self._speed(worker))
+        copied = round(share * sum(status.checkpoint_bytes for status in statuses))
+        replayed = round(share * sum(status.journal_bytes for status in statuses))
+        return predicted_restore_s(copied, replayed, self._speed(worker)) - self.reopen_s(worker)
 
     def reopen_s(self, worker: str) -> float:
         """The predicted seconds of a restore on a disk that has the state."""

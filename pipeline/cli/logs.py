@@ -41,7 +41,7 @@ def configure_logs(level: str = "info", *, worker: str | None = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level_number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = _IntoStructlog(level=max(level_number, logging.WARNING))

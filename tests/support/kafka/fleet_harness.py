@@ -51,10 +51,17 @@ class Process:
         """The live tasks according to its log."""
         live: set[str] = set()
         for _, event, fields in self.events("task_live", "task_releasing", "task_fenced", "task_failed"):
-            (live.add if event == "task_live" else live.discard)(
-                f"{fields['app']}/{fields['group']}/{fields['task']}"
-            )
+            (live.add if event == "task_live" else live.discard)(_task(fields))
         return live if self.alive else set()
+
+    def lost_tasks(self) -> set[str]:
+        """The tasks that another process had taken, according to its log; it may have them again."""
+        lost = self.events("task_taken_over", "task_fenced", "task_superseded")
+        return {_task(fields) for _, _, fields in lost}
+
+
+def _task(fields: dict[str, object]) -> str:
+    return f"{fields['app']}/{fields['group']}/{fields['task']}"
 
 
 class FleetBench:

@@ -41,9 +41,9 @@ from pipeline.core.membership import (
 from pipeline.core.names import TaskId
 from pipeline.core.notes import Claim, Owner, decode_note, encode_note
 from pipeline.core.recovery_time import WATCHED_S
-from pipeline.ports import Clock
 from pipeline.runtime.assignment.roster import FOLLOW_S, SMALL_FLEET
 from pipeline.runtime.commit.commit_rate import CommitRate, TaskPace
+from pipeline.testing.system import ManualClock
 
 __all__ = ["Fleet", "Outcome", "commits_per_s", "main", "run"]
 
@@ -232,28 +232,12 @@ class Fleet:
             raise BenchmarkError(f"{event}: task {task} runs on {' and '.join(live)} at once")
 
 
-class _VirtualClock(Clock):
-    """Time that passes only when it is told to."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-    def wall_ms(self) -> int:
-        return round(self.now_s * 1000)
-
-    def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
-
-
 def commits_per_s(tasks: int, records_per_s: float, workers: int, settings: WorkerSettings) -> float:
     """The commits per second of one worker with this many tasks, by its own pace in virtual time.
 
     Each task gets `records_per_s` records, at random moments. A commit takes COMMIT_S.
     """
-    clock, random = _VirtualClock(), Random(3)  # noqa: S311 - arrivals
+    clock, random = ManualClock(), Random(3)  # noqa: S311 - arrivals
     rate = CommitRate(clock, settings.max_commits_per_s, settings.commit_interval_ms)
     paces = [TaskPace(TaskId(APP, GROUP, number), rate, {}) for number in range(tasks)]
     arrivals = [(random.expovariate(records_per_s), number) for number in range(tasks)]
@@ -261,13 +245,13 @@ def commits_per_s(tasks: int, records_per_s: float, workers: int, settings: Work
     opened: set[int] = set()
     ends: dict[int, float] = {}
     commits = 0
-    while clock.now_s < SIMULATED_S:
+    while clock.monotonic_s() < SIMULATED_S:
         clock.sleep(STEP_S)
         rate.turn(workers)
-        for number in [number for number, at in ends.items() if at <= clock.now_s]:
+        for number in [number for number, at in ends.items() if at <= clock.monotonic_s()]:
             del ends[number]
             paces[number].ended()
-        while arrivals[0][0] <= clock.now_s:
+        while arrivals[0][0] <= clock.monotonic_s():
             at, number = arrivals[0]
             heapq.heapreplace(arrivals, (at + random.expovariate(records_per_s), number))
             rate.polled(1, settings.max_poll_records)
@@ -278,7 +262,7 @@ def commits_per_s(tasks: int, records_per_s: float, workers: int, settings: Work
             if paces[number].due(backlog=False):
                 opened.discard(number)
                 paces[number].began([])
-                ends[number] = clock.now_s + COMMIT_S
+                ends[number] = clock.monotonic_s() + COMMIT_S
                 commits += 1
     return commits / SIMULATED_S
 

@@ -12,6 +12,7 @@ import msgspec
 
 from pipeline.core.crashes import Suspect
 from pipeline.core.departures import Departure, PeerAddress, Revocation
+from pipeline.core.inputs import TaskInputs
 from pipeline.core.names import TaskId
 from pipeline.core.recovery_time import RecoverySpeed
 
@@ -47,7 +48,7 @@ class Owner(NamedTuple):
 
     def reads(self, task: TaskId, partition: int) -> bool:
         """Whether the owner of this sink task reads a partition."""
-        return (partition % self.tasks if self.tasks else partition) == task.number
+        return TaskInputs(task.number, self.tasks).owns(partition)
 
     @property
     def order(self) -> tuple[int, bool]:

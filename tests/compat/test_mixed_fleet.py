@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tests.conftest import KafkaUnderTest
 from tests.support.checker import Checker, KafkaLog
-from tests.support.compat.builds import Build, NoHistoryError, new_build, old_build
+from tests.support.compat.builds import Build, new_build
 from tests.support.compat.fleet import Handoff, How, MixedFleet, Process
 from tests.support.compat.fold import Stretch, check_sums, expected_main, expected_tallies, firsts
 from tests.support.compat.recorded import sums_of
@@ -22,25 +19,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.kills]
 
 ROWS = 9_000
 RATE = ("--rate", "100", "--batch", "20")
-
-
-@pytest.fixture
-def old(tmp_path: Path) -> Build:
-    """The earlier build, from the repository's history."""
-    try:
-        return old_build(tmp_path)
-    except NoHistoryError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def fleet(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[MixedFleet]:
-    """An app of its own, and no workers."""
-    made = MixedFleet(tmp_path, kafka.bootstrap_servers, unique_name)
-    yield made
-    made.close()
 
 
 @pytest.mark.timeout(600)

@@ -7,8 +7,9 @@
     replay      bytes of journal / speed
 
 The last four depend on the machine and on its load. So each worker measures its own restores (`RecoveryMeter`) and
-writes the result to the workers' topic. What a process has not measured yet is what the process before it has written,
-and without that the value of `DEFAULT_SPEED`.
+writes the result to the workers' topic. One restore can take twice as long as the next, and most processes do only one.
+So a process writes a moving average over the processes of its worker: its own measurement counts NEWEST, what the
+process before it has written counts the rest. What was never measured is the value of `DEFAULT_SPEED`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = [
     "FIRST_COMMIT_S",
     "MEMBER_HEARTBEAT_S",
     "MEMBER_SESSION_S",
+    "NEWEST",
     "WATCHED_S",
     "RecoveryMeter",
     "RecoverySpeed",
@@ -41,6 +43,8 @@ FIRST_COMMIT_S = 0.1  # after the acquire entry
 MAX_START_S = 30.0  # a longer start has waited for Kafka
 # Less work than this does not show a speed: its time belongs to the overhead.
 LEAST_BYTES = 1_000_000
+# The weight of a process in the geometric mean with the processes before it.
+NEWEST = 0.25
 _KEPT = 64  # restores
 
 
@@ -133,7 +137,7 @@ class RecoveryMeter:
         self._works.append(work)
 
     def speed(self) -> RecoverySpeed:
-        """What was measured; for the rest, what an earlier process has measured, or DEFAULT_SPEED."""
+        """What this process and the earlier ones have measured; for the rest, DEFAULT_SPEED."""
         copied = [work.copied for work in self._works if _is_large(work.copied)]
         replayed = [work.replayed for work in self._works if _is_large(work.replayed)]
         overheads = [
@@ -141,12 +145,21 @@ class RecoveryMeter:
             + sum(part.seconds for part in (work.copied, work.replayed) if part and not _is_large(part))
             for work in self._works
         ]
-        return RecoverySpeed(
-            self._before.start_s if self._start_s is None else self._start_s,
-            FIRST_COMMIT_S + median(overheads) if overheads else self._before.overhead_s,
-            _bytes_per_s(copied) or self._before.copy_bytes_per_s,
-            _bytes_per_s(replayed) or self._before.replay_bytes_per_s,
+        measured = (
+            self._start_s,
+            FIRST_COMMIT_S + median(overheads) if overheads else None,
+            _bytes_per_s(copied),
+            _bytes_per_s(replayed),
         )
+        values = zip(measured, self._before, DEFAULT_SPEED, strict=True)
+        return RecoverySpeed(*(_smoothed(*value) for value in values))
+
+
+def _smoothed(measured: float | None, before: float, default: float) -> float:
+    if measured is None:
+        return before
+    # Earlier processes that had nothing to measure wrote the default: it must not count as a measurement.
+    return measured if before == default else measured**NEWEST * before ** (1 - NEWEST)
 
 
 def _is_large(part: TimedBytes | None) -> TypeGuard[TimedBytes]:

@@ -7,6 +7,7 @@ import pytest
 from pipeline.core.recovery_time import (
     DEFAULT_SPEED,
     FIRST_COMMIT_S,
+    NEWEST,
     RecoveryMeter,
     RecoverySpeed,
     RestoreWork,
@@ -44,8 +45,28 @@ def test_a_new_process_continues_with_the_earlier_speed() -> None:
     meter = RecoveryMeter()
     meter.resume(RecoverySpeed(1.0, 0.3, 400 * MB, 90 * MB))
     assert meter.speed() == RecoverySpeed(1.0, 0.3, 400 * MB, 90 * MB)
-    meter.add(RestoreWork(0.5, replayed=TimedBytes(0.0, 1.0, 20 * MB)))
-    assert meter.speed() == RecoverySpeed(1.0, 0.5 + FIRST_COMMIT_S, 400 * MB, 20 * MB)
+    meter.add(RestoreWork(0.5, replayed=TimedBytes(0.0, 1.0, 10 * MB)))
+    assert meter.speed() == pytest.approx((1.0, 0.3 * 2**NEWEST, 400 * MB, 90 * MB / 9**NEWEST))
+
+
+def test_predictions_do_not_follow_a_single_restore() -> None:
+    """Restores that take 1.7 and 2.8 s in turn would each be predicted with the time of the other."""
+    before = RecoverySpeed(1.0, 0.4, 1_000 * MB / 2.2, 90 * MB)
+    for seconds in (2.8, 1.7) * 8:
+        meter = RecoveryMeter()
+        meter.resume(before)
+        assert 1 / 1.4 < seconds * before.copy_bytes_per_s / (1_000 * MB) < 1.4
+        meter.add(RestoreWork(0.3, TimedBytes(0.0, seconds, 1_000 * MB)))
+        before = meter.speed()
+
+
+def test_a_default_that_was_written_is_not_a_measurement() -> None:
+    """The first process of an app restores nothing; its defaults would weigh three quarters in the next prediction."""
+    meter = RecoveryMeter()
+    meter.resume(RecoveryMeter().speed())
+    meter.add(RestoreWork(0.2, TimedBytes(0.0, 1.0, 900 * MB)))
+    assert meter.speed().copy_bytes_per_s == 900 * MB
+    assert meter.speed().replay_bytes_per_s == DEFAULT_SPEED.replay_bytes_per_s
 
 
 def test_tasks_that_are_copied_at_the_same_time_share_the_speed() -> None:

@@ -1,7 +1,7 @@
 # Two images from one file:
 #
-#   runtime   Python and the command `pipeline`; put your app into /app of an image of your own. It includes the client
-#             of PostgreSQL, for sinks
+#   runtime   Python and the command `pipeline`; put your app into /app of an image of your own. It includes the extras
+#             `postgres`, for sinks, and `otel`, for OpenTelemetry
 #   flights   the same with the flights example, its topics and a year of flights (what docker-compose.yml runs)
 #
 # BASE_IMAGE is any glibc image for x86-64 with Python 3.11 or newer, venv and useradd.

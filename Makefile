@@ -97,7 +97,7 @@ release-check: $(INSTALLED)  ## wheel and source archive, installed and tried in
 lock: $(LOCKER)  ## pin what pyproject.toml asks for, with hashes: constraints.txt and requirements/; UPGRADE=--upgrade takes new releases
 	$(LOCK) --all-extras $(UPGRADE) pyproject.toml -o constraints.txt
 	$(LOCK) --all-extras --generate-hashes -c constraints.txt pyproject.toml -o requirements/dev.txt
-	$(LOCK) --extra postgres --generate-hashes -c constraints.txt pyproject.toml -o requirements/runtime.txt
+	$(LOCK) --extra otel --extra postgres --generate-hashes -c constraints.txt pyproject.toml -o requirements/runtime.txt
 	echo kubernetes-validate | $(LOCK) --generate-hashes -c constraints.txt $(UPGRADE) - -o tests/helm/requirements.txt
 	echo hatchling | $(LOCK) --generate-hashes -c constraints.txt - -o requirements/build.txt
 	for system in raw quix faust; do \

@@ -73,6 +73,14 @@ def test_every_declared_dependency_is_locked() -> None:
     assert every - {project["name"]} <= _pins(ROOT / "constraints.txt").keys()
 
 
+def test_the_image_has_the_extras_that_its_documents_name() -> None:
+    """The image has no pip: what it lacks cannot be added."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = [text for extra in ("otel", "postgres") for text in project["optional-dependencies"][extra]]
+    names = {_name(re.split(r"[<>=\[;]", text)[0]) for text in named}
+    assert names <= _pins(ROOT / "requirements/runtime.txt").keys()
+
+
 @pytest.mark.parametrize("file", ["Dockerfile", "Makefile", ".ci/run", "tests/containers/store/Dockerfile"])
 def test_installs_check_hashes_or_take_no_dependencies(file: str) -> None:
     """The project itself has no hash; so it must bring nothing along."""

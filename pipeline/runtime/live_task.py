@@ -17,7 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.ports import Pending, Record, Store
 from pipeline.runtime.crashes import InputCrashes
 from pipeline.runtime.task.backlog import Retried
-from pipeline.runtime.task.processor import Rejected
+from pipeline.runtime.task.record_errors import Rejected
 from pipeline.runtime.watchdog import AtWork
 
 __all__ = ["LiveTask", "RestoreRequest", "RestoredTask", "TaskBackend", "TaskPosition"]

@@ -10,7 +10,7 @@ import pipeline.forks
 import pipeline.runtime.assignment.ownership
 import pipeline.runtime.commit.commit_protocol
 import pipeline.runtime.crashes
-import pipeline.runtime.task.processor
+import pipeline.runtime.task.record_errors
 import pipeline.runtime.task.task
 import pipeline.runtime.worker
 from tests.support.breaking import Broken, Copy, name_of
@@ -83,7 +83,7 @@ ROWS = [
     ),
     Broken(
         "a record that crashes is retried",
-        pipeline.runtime.task.processor.Processor._reject,
+        pipeline.runtime.task.record_errors.RecordErrors.retry,
         "isinstance(error, UnreadableHeadersError | NativeCrash | RefusedOutputError)",
         "isinstance(error, UnreadableHeadersError | RefusedOutputError)",
         f"{CRASHES} fix_passes",

@@ -46,7 +46,8 @@ from pipeline.runtime.plan import GroupPlan, plan_groups
 from pipeline.runtime.task.dead_letters import DeadLetters
 from pipeline.runtime.task.dedup import dedup_tables
 from pipeline.runtime.task.handler_errors import error_text, error_traceback, handler_name
-from pipeline.runtime.task.processor import PoisonError, Processor, RetryError
+from pipeline.runtime.task.processor import Processor
+from pipeline.runtime.task.record_errors import PoisonError, RetryError
 from pipeline.runtime.task.replays import process_replays
 
 __all__ = ["Calls", "DebugRun", "Prepared", "RowComparison", "RunOutput", "debug_record", "prepare"]

@@ -24,7 +24,7 @@ from pipeline.runtime.task.handler_errors import (
     plainly,
     user_error_fields,
 )
-from pipeline.runtime.task.processor import Rejected
+from pipeline.runtime.task.record_errors import Rejected
 from pipeline.runtime.watchdog import AtWork
 
 __all__ = ["RecordRows"]

@@ -40,7 +40,7 @@ from pipeline.runtime.sinks.rows import Item, OpenBatch, Outlet, SinkBatch, halv
 from pipeline.runtime.sinks.sessions import Health
 from pipeline.runtime.sinks.writer import SinkWriter
 from pipeline.runtime.task.backlog import Backlog, Retried
-from pipeline.runtime.task.processor import Rejected
+from pipeline.runtime.task.record_errors import Rejected
 from pipeline.runtime.task.trace_links import TraceLinks
 from pipeline.runtime.watchdog import AtWork
 

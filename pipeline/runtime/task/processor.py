@@ -7,66 +7,32 @@ writes and outputs are removed before it is retried or its policy is applied. Pr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pipeline.api.bindings import Binding, OnError
+from pipeline.api.bindings import Binding
 from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.event import Event, RuntimeBatch, event_type
 from pipeline.api.group import DeclaredGroup
 from pipeline.api.table import TaskOverlay
-from pipeline.core.headers import UnreadableHeadersError
 from pipeline.core.names import TaskId
-from pipeline.errors import CorruptStateError, HandlerError, PipelineError
-from pipeline.ports import Logger, Record, record_fields, task_fields
+from pipeline.errors import CorruptStateError
+from pipeline.ports import Logger, Record
 from pipeline.runtime.crashes import NativeCrash
 from pipeline.runtime.task.dead_letters import DeadLetters
 from pipeline.runtime.task.dedup import DedupTable
 from pipeline.runtime.task.handler_errors import (
     ENDING,
-    LEAVING,
-    error_place,
-    error_text,
     handler_name,
     plainly,
-    user_error_fields,
 )
 from pipeline.runtime.task.prefetch import Prefetch
+from pipeline.runtime.task.record_errors import PoisonError, RecordErrors, Rejected, RetryError, strictest
 from pipeline.runtime.task.refused_outputs import RefusedOutputError
 from pipeline.runtime.watchdog import AtWork
 
-__all__ = ["PoisonError", "Processor", "Rejected", "RetryError"]
-
-
-class PoisonError(Exception):
-    """A record that stops its task. `offset`: its offset; everything before it in its topic is processed."""
-
-    def __init__(self, offset: int, error: PipelineError) -> None:
-        super().__init__(error.message)
-        self.offset = offset
-        self.error = error
-
-
-class RetryError(Exception):
-    """A record to retry in `wait_s`. `offset`: as in PoisonError. `failures`: the number of failures so far."""
-
-    def __init__(self, offset: int, failures: int, wait_s: float, reason: str) -> None:
-        super().__init__(offset)
-        self.offset = offset
-        self.failures = failures
-        self.wait_s = wait_s
-        self.reason = reason
-
-
-@dataclass(slots=True)
-class Rejected:
-    """Records that a policy skipped. `retried`: failed attempts that were followed by another."""
-
-    skipped: int = 0
-    dead_lettered: int = 0
-    retried: int = 0
+__all__ = ["Processor"]
 
 
 class Processor:
@@ -87,8 +53,7 @@ class Processor:
         self._context = context
         self._overlay = overlay
         self._undo = overlay.undo
-        self._log = log
-        self._letters = letters
+        self._errors = RecordErrors(task, context, letters, log)
         self._dedup = dedup  # by name of the topic
         self._seen: DedupTable | None = None  # of the current topic
         self._routes: dict[str, tuple[DeclaredTopic[Any, Any], list[Binding]]] = {
@@ -101,9 +66,12 @@ class Processor:
             topic.name: Prefetch(topic, context.tables) for topic in group.inputs
         }
         self._make: type[Event[Any, Any]] = Event  # of the current topic
-        self.rejected = Rejected()
         self._running: tuple[list[Binding], int] | None = None  # handlers, and records in one call of them
         self._failures = 0
+
+    @property
+    def rejected(self) -> Rejected:
+        return self._errors.rejected
 
     @property
     def at_work(self) -> AtWork | None:
@@ -154,17 +122,7 @@ class Processor:
 
     def give_back(self, record: Record, why: str) -> None:
         """Make a record without a handler a dead letter, so that it is not lost."""
-        self.rejected.dead_lettered += 1
-        missing = LookupError(why)
-        self._context.outputs.append(self._letters.write(record, "", missing, 1))
-        self._letters.wrote()
-        self._log.warning(
-            "record_rejected",
-            policy="dead_letter",
-            **task_fields(self._task),
-            **record_fields(record),
-            **user_error_fields(missing),
-        )
+        self._errors.give_back(record, why)
 
     def condemn(self, topic_name: str, record: Record, error: NativeCrash | RefusedOutputError) -> None:
         """Apply the policy to a record that crashes the process, or whose outputs are refused. No handler is called.
@@ -172,9 +130,8 @@ class Processor:
         It is unknown which of the topic's handlers caused it, so the strictest policy applies. Raises PoisonError.
         """
         topic, bindings = self._routes[topic_name]
-        strictest = min(bindings, key=lambda binding: _STRICTNESS.index(binding.on_error))
         self._failures = 0
-        self._reject(topic, strictest, record, error)
+        self._reject(topic, strictest(bindings), record, error)
 
     def _run_records(
         self, topic: DeclaredTopic[Any, Any], bindings: list[Binding], remaining: Iterator[Record]
@@ -258,88 +215,11 @@ class Processor:
     ) -> None:
         """Request a retry, or apply the policy. Raises RetryError, PoisonError."""
         error = plainly(error, topic, record)
-        # A PipelineError is a mistake of the program. A handler that exits means the worker, not its record.
-        crash = error if isinstance(error, NativeCrash) else None
-        final = isinstance(error, (PipelineError, *LEAVING)) or (crash is not None and not crash.proven)
-        # A replay that fails becomes a dead letter again, whatever the current policy of its handler is.
-        again = getattr(record, "replay", 0) > 0
-        policy: OnError = "stop" if final else "dead_letter" if again else binding.on_error
-        reason = error_text(error)
         failures = self._failures + 1
-        hopeless = final or isinstance(error, UnreadableHeadersError | NativeCrash | RefusedOutputError)
-        if failures <= binding.retries and not hopeless and self._was_called(topic, record):
-            wait_s = binding.retry_wait_s(failures)
-            self.rejected.retried += 1
-            self._log.warning(
-                "record_retried",
-                **task_fields(self._task),
-                **record_fields(record),
-                failures=failures,
-                wait_s=wait_s,
-                **user_error_fields(error),
-            )
-            raise RetryError(record.offset(), failures, wait_s, reason) from error
-        if policy == "stop":
-            raise self._poison(record, binding, error, reason)
-        if policy == "skip":
-            self.rejected.skipped += 1
-        else:
-            letter = self._letters.write(record, handler_name(binding), error, failures)
-            refusal = self._letters.refusal(letter)
-            if refusal is not None:
-                raise self._poison(record, binding, error, f"{reason}; and {refusal}")
-            self.rejected.dead_lettered += 1
-            self._context.outputs.append(letter)
-            self._letters.wrote()
-        self._log.warning(
-            "record_rejected",
-            policy=policy,
-            **task_fields(self._task),
-            **record_fields(record),
-            **user_error_fields(error),
-        )
-
-    def _was_called(self, topic: DeclaredTopic[Any, Any], record: Record) -> bool:
-        """Whether a handler failed. Undecodable bytes or a missing id fail at every attempt."""
-        try:
-            topic.key.decode(record.key())
-            topic.value.read(record)
-        except ENDING:
-            raise
-        except BaseException:  # noqa: BLE001 - a user's codec may raise anything
-            return False
-        return self._seen is None or self._seen.identifies(record)
-
-    def _poison(self, record: Record, binding: Binding, error: BaseException, reason: str) -> PoisonError:
-        where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
-        poison = PoisonError(
-            record.offset(),
-            HandlerError(
-                f"task {self._task}: the record {where} cannot be processed by {handler_name(binding)}: {reason}\n"
-                f"{error_place(error)}",
-                hint=_advice(error),
-            ),
-        )
-        poison.__cause__ = error
-        return poison
+        retry = self._errors.retry(topic, binding, record, error, failures, self._seen)
+        if retry is not None:
+            raise retry from error
+        self._errors.settle(binding, record, error, failures)
 
 
-def _advice(error: BaseException) -> str:
-    """The next step. A PipelineError has its own hint: the app is wrong, and no policy skips it."""
-    if isinstance(error, NativeCrash):
-        return _CRASH_HINT
-    if isinstance(error, PipelineError) and error.hint:
-        return f"{error.hint}. Then start the worker again: it continues from this record"
-    return _HINT
-
-
-_STRICTNESS: Sequence[OnError] = ("stop", "dead_letter", "skip")
-_HINT = (
-    "fix the handler or the record and start the worker again; it continues from this record. "
-    "on_error='skip' or 'dead_letter' lets the task continue after such records: runbooks/poison-record.md"
-)
-_CRASH_HINT = (
-    "fix the handler or the library that it calls and start the worker again: it handles this record once more. "
-    "on_error='skip' or 'dead_letter' lets the task continue after such records: runbooks/native-crash.md"
-)
 _timestamp: Callable[[Record], int] = lambda record: record.timestamp()[1]  # noqa: E731

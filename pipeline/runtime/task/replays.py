@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pipeline.core.dead_letters import Replay, decode_replay
 from pipeline.ports import Record
 from pipeline.runtime.crashes import NativeCrash
-from pipeline.runtime.task.processor import PoisonError, Processor, RetryError
+from pipeline.runtime.task.processor import Processor
+from pipeline.runtime.task.record_errors import PoisonError, RetryError
 from pipeline.runtime.task.refused_outputs import RefusedOutputError
 
 __all__ = ["ReplayedRecord", "condemn_replay", "process_replays"]

@@ -39,12 +39,13 @@ from pipeline.runtime.crashes import NativeCrash, unrecorded
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import GroupPlan
 from pipeline.runtime.restore.restore import RestoredState
-from pipeline.runtime.task.backlog import Backlog, Retried
+from pipeline.runtime.task.backlog import Backlog, Retried, WaitingRecords
 from pipeline.runtime.task.cache import CacheBudget
 from pipeline.runtime.task.dead_letters import DeadLetters
 from pipeline.runtime.task.dedup import DedupTable, dedup_tables
 from pipeline.runtime.task.prefetch import Prefetch
-from pipeline.runtime.task.processor import PoisonError, Processor, Rejected, RetryError
+from pipeline.runtime.task.processor import Processor
+from pipeline.runtime.task.record_errors import PoisonError, Rejected, RetryError
 from pipeline.runtime.task.refused_outputs import RefusalSearch, RefusedOutputError, Sealed
 from pipeline.runtime.task.replays import condemn_replay, process_replays
 from pipeline.runtime.task.trace_links import TraceLinks
@@ -267,7 +268,7 @@ class Task:
             self._retire(self._outcome(self._under_way))
             moved = True
         while self._backlog and not self.full:
-            waiting = self._backlog.take()
+            waiting = self._take()
             if waiting is None:
                 break
             self._process(*waiting)
@@ -325,6 +326,10 @@ class Task:
 
         return self._environment.executor.submit(close_behind)
 
+    def _take(self) -> WaitingRecords | None:
+        """The next waiting records that may be processed now."""
+        return self._backlog.take()
+
     def _due(self) -> bool:
         return self.full or self._hurry or self._pace.due(backlog=bool(self._backlog))
 
@@ -358,14 +363,22 @@ class Task:
             else:
                 self._backlog.hold(name, records[done:], stopped.failures, stopped.wait_s, stopped.reason)
         if done:
-            self._positions[name] = position
-            self._last = name, records[done - 1].offset()
-            self._moved.add(name)
-            self._open_records += done
-            self.records += done
-            self._links.look(records, done)
-        new = self.context.outputs[outputs_before:]
-        self._open_bytes += sum([len(output[2]) for output in new if output[2]]) + 64 * (done + len(new))
+            self._passed(name, records, done, position)
+        self._count_outputs(done, outputs_before)
+
+    def _passed(self, name: str, records: Sequence[Record], done: int, position: int) -> None:
+        """The first `done` records of an input belong to the open commit."""
+        self._positions[name] = position
+        self._last = name, records[done - 1].offset()
+        self._moved.add(name)
+        self._open_records += done
+        self.records += done
+        self._links.look(records, done)
+
+    def _count_outputs(self, records: int, before: int) -> None:
+        """Count the bytes of records, and of the outputs of the open commit from the index `before`."""
+        new = self.context.outputs[before:]
+        self._open_bytes += sum([len(output[2]) for output in new if output[2]]) + 64 * (records + len(new))
 
     def _use(self, partition: _Partition) -> None:
         """Show handlers the rows of a partition."""

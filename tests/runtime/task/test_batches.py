@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import OnError
-from pipeline.runtime.task.processor import PoisonError
+from pipeline.runtime.task.record_errors import PoisonError
 from tests.support.runtime.processor_rig import BAD, Rig, start
 
 inputs = st.lists(st.sampled_from([1, 2, 3, BAD]), max_size=12)

@@ -10,7 +10,7 @@ import pytest
 from pipeline import Context, Event
 from pipeline.core.names import TopicPartition
 from pipeline.ports import Output
-from pipeline.runtime.task.processor import PoisonError
+from pipeline.runtime.task.record_errors import PoisonError
 from pipeline.testing.memory_log import MemoryRecord
 from tests.support.runtime.processor_rig import BAD, Rig, records, start
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import App, Context, Event, OnError
 from pipeline.errors import CorruptStateError, HandlerError, InvariantError
-from pipeline.runtime.task.processor import PoisonError
+from pipeline.runtime.task.record_errors import PoisonError
 from pipeline.testing import TestDriver
 from pipeline.testing.memory_log import MemoryRecord
 from tests.support.runtime.processor_rig import BAD, Rig, records, start

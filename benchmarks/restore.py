@@ -256,7 +256,7 @@ class _Bench:
                 task,
                 "bench",
                 plan.identity,
-                lambda _topic: 0,
+                lambda names: dict.fromkeys(names, 0),
                 environment,
                 settings.worker,
                 plan.group.tables,

@@ -54,6 +54,11 @@ class KafkaJournalReader:
         end = self._offset(journal, latest, IsolationLevel.READ_UNCOMMITTED)
         return JournalBounds(start=start, stable_end=stable_end, end=end)
 
+    def starts(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The first offset of each partition, in one request."""
+        earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+        return self._offsets(partitions, earliest, IsolationLevel.READ_UNCOMMITTED) if partitions else {}
+
     def stable_ends(self, journals: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """The stable end of each partition, in one request."""
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]

@@ -96,6 +96,10 @@ class JournalReader(Protocol):
         """
         ...
 
+    def starts(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The first offset of each partition, in one request."""
+        ...
+
     def stable_ends(self, journals: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """The stable end of each partition, in one request."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -225,14 +225,17 @@ def _restore_step(
     """The restore as a step for an executor."""
     task = request.task
 
-    def start_position(name: str) -> int:
+    def start_positions(names: Sequence[str]) -> Mapping[str, int]:
         # The source cannot be used here: it answers only on the processing thread, between polls.
-        place = plan.names_of(task.number).place(name)
+        places = {name: plan.names_of(task.number).place(name) for name in names}
+        # Replays are always handled from the first one.
+        earliest = {
+            place for place in places.values() if settings.start == "earliest" or is_replays(place.topic)
+        }
+        latest = set(places.values()) - earliest
         with closing(environment.journals()) as reader:
-            # Replays are always handled from the first one.
-            if settings.start == "earliest" or is_replays(place.topic):
-                return reader.bounds(place).start
-            return reader.highest_ends([place])[place]
+            found = {**reader.starts(sorted(earliest)), **reader.highest_ends(sorted(latest))}
+        return {name: found[place] for name, place in places.items()}
 
     def step() -> RestoredState:
         if request.wait_s:
@@ -254,7 +257,7 @@ def _restore_step(
                 task,
                 settings.worker_id,
                 plan.identity,
-                start_position,
+                start_positions,
                 environment,
                 settings,
                 plan.group.tables,

@@ -340,6 +340,9 @@ class MemoryJournalReader:
         with self._broker.faults.at("bounds", str(journal)):
             return JournalBounds(*_bounds(self._broker, journal, self._stale_leader))
 
+    def starts(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        return {place: self.bounds(place).start for place in partitions}
+
     def stable_ends(self, journals: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         return {journal: self.bounds(journal).stable_end for journal in journals}
 

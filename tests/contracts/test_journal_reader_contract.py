@@ -121,6 +121,17 @@ def test_many_ends_are_asked_for_at_once(world: World) -> None:
     assert ends == {first: world.reader.bounds(first).stable_end, second: 0}
 
 
+def test_many_starts_are_asked_for_at_once(world: World) -> None:
+    """A task that starts for the first time needs those of all its inputs."""
+    first, second = TopicPartition(topic := world.topic("inputs", 2), 0), TopicPartition(topic, 1)
+    producer = world.producer()
+    world.write(producer, second, b"a", b"b")
+    world.stable(second)
+    world.truncate(second, 1)
+    assert world.reader.starts([first, second]) == {first: 0, second: 1}
+    assert world.reader.starts([]) == {}
+
+
 def test_ends_are_asked_for_through_every_broker(world: World) -> None:
     """Where nothing of our own can be written, the newest leader's answer is the best there is."""
     first, second = TopicPartition(topic := world.topic("inputs", 2), 0), TopicPartition(topic, 1)

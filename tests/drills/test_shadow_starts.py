@@ -36,7 +36,7 @@ class _Journals(MemoryJournalReader):
     def __init__(self) -> None:
         super().__init__(MemoryBroker())
         self.chunks: dict[TopicPartition, list[tuple[int, bytes]]] = {}
-        self.starts: dict[TopicPartition, int] = {}
+        self.truncated_at: dict[TopicPartition, int] = {}
 
     def write(
         self,
@@ -75,14 +75,14 @@ class _Journals(MemoryJournalReader):
             self.chunks.setdefault(task.journal, []).append((number, chunk))
 
     def truncate(self, task: TaskId, start: int) -> None:
-        self.starts[task.journal] = start
+        self.truncated_at[task.journal] = start
 
     def bounds(self, journal: TopicPartition) -> JournalBounds:
         end = len(self.chunks.get(journal, ()))
-        return JournalBounds(self.starts.get(journal, 0), end, end)
+        return JournalBounds(self.truncated_at.get(journal, 0), end, end)
 
     def read(self, journal: TopicPartition, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-        if start < self.starts.get(journal, 0):
+        if start < self.truncated_at.get(journal, 0):
             raise TruncatedError("truncated")
         return iter([each for each in self.chunks[journal] if start <= each[0] < end])
 
@@ -151,7 +151,7 @@ def test_inputs_that_have_expired_are_not_replayed(
     """A replay from a later record would miss rows, and the report would call that a difference."""
     task, journals = _tasks(1)[0].task, _Journals()
     journals.write(task, [(t, {"numbers": t}) for t in range(100, 1000, 100)])
-    journals.starts[TopicPartition("numbers", 0)] = first
+    journals.truncated_at[TopicPartition("numbers", 0)] = first
     refused = _replay_refused(tmp_path, journals, since)
     assert refused.name == "input-expired"
     assert f"its inputs begin at numbers offset {first}" in refused.message

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 
 from pipeline import App, Context, Event
 from pipeline.app import declared_app
 from pipeline.config import WorkerSettings
 from pipeline.core.journal_format import format_of_chunk
+from pipeline.core.names import TopicPartition
 from pipeline.core.records import partition_of
 from pipeline.errors import ConfigError, HandlerError
 from pipeline.ports import Output, TopicSpec
 from pipeline.runtime.idle_positions import QUIET_S
 from pipeline.runtime.restore.genesis import JOURNAL_CONFIG
 from pipeline.testing import TestDriver
+from pipeline.testing.memory_clients import MemoryJournalReader
 from tests.support.checker.tracing import made_from
 from tests.support.runtime.format_1 import start_in_format_1
 
@@ -40,6 +44,24 @@ class Echo:
 def driver_of(echo: Echo, max_poll_records: int = 10_000) -> TestDriver:
     settings = WorkerSettings(worker_id="test", max_poll_records=max_poll_records)
     return TestDriver(echo.app, partitions=PARTITIONS, settings=settings)
+
+
+def test_a_first_start_asks_for_all_positions_of_a_task_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client and a request for each of 1,000 partitions took longer than everything else at the start."""
+    asked: list[list[int]] = []
+    starts = MemoryJournalReader.starts
+
+    def noted(self: MemoryJournalReader, places: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        asked.append([place.partition for place in places])
+        return starts(self, places)
+
+    monkeypatch.setattr(MemoryJournalReader, "starts", noted)
+    echo = Echo()
+    driver = driver_of(echo)
+    sent_to_each(driver, echo, 1)
+    driver.run()
+    assert sorted(asked) == [[0, 2], [1, 3]]
+    assert values(driver, echo) == [1] * PARTITIONS
 
 
 def sent_to_each(driver: TestDriver, echo: Echo, *values: int, bad_in: int = 2) -> None:

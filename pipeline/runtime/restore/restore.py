@@ -16,7 +16,7 @@ restore, or sets the local state aside, is accepted only if 2 to 4 reach it agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,7 @@ def restore(
     task: TaskId,
     owner: str,
     identity: Identity,
-    start_positions: Callable[[str], int],
+    start_positions: Callable[[Sequence[str]], Mapping[str, int]],
     environment: Environment,
     settings: WorkerSettings,
     tables: Mapping[str, DeclaredTable[Any, Any]],
@@ -87,7 +87,7 @@ def restore(
     copy: Store | None = None,
     progress: RestoreProgress | None = None,
 ) -> RestoredState:
-    """Restore and acquire `task`. `start_positions`: the start position of an input that has none yet, by its name.
+    """Restore and acquire `task`. `start_positions`: returns the start positions of inputs that have none yet, by name.
 
     `tables`: those of the group, by name. `process`: the owner's process, for the acquire entry. `copy`: the open local
     state that `catch_up` returned. `progress`: is updated.
@@ -107,7 +107,7 @@ class _Restore:
         task: TaskId,
         owner: str,
         identity: Identity,
-        start_positions: Callable[[str], int],
+        start_positions: Callable[[Sequence[str]], Mapping[str, int]],
         environment: Environment,
         settings: WorkerSettings,
         tables: Mapping[str, DeclaredTable[Any, Any]],
@@ -227,13 +227,14 @@ class _Restore:
         extra = {PROCESS: self._process.encode()}
         return Commit(EntryKind.ACQUIRE, positions, rows, identity=acquired, extra=extra)
 
-    def _begun(self, applied: AppliedPosition, acquired: Identity) -> dict[str, int]:
+    def _begun(self, applied: AppliedPosition, acquired: Identity) -> Mapping[str, int]:
         """The positions of inputs that are read for the first time."""
-        return {
-            name: self._start_positions(name)
+        names = [
+            name
             for name, place in self._inputs.items()
             if name not in applied.positions or acquired.inputs[place.topic].replaced
-        }
+        ]
+        return self._start_positions(names) if names else {}
 
     def _ends_before(self, topic: str, position: int) -> bool:
         """Reads the end with a barrier: with the end of a stale leader, replays would be handled twice."""

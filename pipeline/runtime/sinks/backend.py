@@ -233,7 +233,7 @@ def start_rows(
     inputs = inputs_now(plan)
     with closing(environment.journals()) as reader:
         if start == "earliest":
-            positions = {place: reader.bounds(place).start for place in places}
+            positions = dict(reader.starts(places))
         else:
             positions = dict(reader.highest_ends(places))
     return [

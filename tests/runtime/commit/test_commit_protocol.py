@@ -88,7 +88,7 @@ def _live(broker: MemoryBroker, clock: ManualClock, producers: MemoryProducers) 
         databases=DriverDatabases(),
     )
     settings = replace(WorkerSettings(), worker_id="w", retry_backoff_ms=100)
-    return restore(TASK, "w", IDENTITY, lambda _topic: 0, environment, settings, {})
+    return restore(TASK, "w", IDENTITY, lambda names: dict.fromkeys(names, 0), environment, settings, {})
 
 
 def _commit(number: int) -> Commit:

@@ -94,8 +94,8 @@ class WorkerSettings:
         max_commits_per_s: The limit for all tasks of a worker, and for the early commits of all workers of the app
             together. Above it, commits are larger and less frequent.
         max_poll_records: Records that one poll takes from the client. A partition is paused when twice as many wait.
-        poll_timeout_ms: How long an idle worker waits for input in one poll. While a commit is in progress, polls are
-            shorter. In milliseconds.
+        poll_timeout_ms: How long a worker waits for input in one poll. While a commit is in progress, polls are
+            shorter. A worker of one group in which nothing is in progress waits four times as long. In milliseconds.
         cache_bytes: Decoded values in memory, of all tables of all tasks of the process together. Sizes are estimated
             from samples. In bytes.
         block_cache_bytes: The block cache of RocksDB with the write buffers, for all tasks of the process together.

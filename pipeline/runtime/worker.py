@@ -36,6 +36,9 @@ from pipeline.runtime.watchdog import AtWork
 
 __all__ = ["Worker"]
 
+# A turn costs about 0.4 ms with 32 tasks. An idle worker takes turns no more often than it reads other workers' notes.
+IDLE_POLLS = 4
+
 
 class Worker:
     """Runs this worker's share of an app's tasks. `start`, then `step` until `stop`, then `close`."""
@@ -275,6 +278,10 @@ class Worker:
         """How long each poll of this turn may wait."""
         tasks = sum(len(run.tasks) for run in self._runs)
         longest_s = self._settings.poll_timeout_ms / 1000
+        if (
+            len(self._runs) == 1 and self.idle
+        ):  # its input ends the poll, and the input of another group would not
+            longest_s *= IDLE_POLLS
         return self._commit_rate.poll_wait_s(longest_s, tasks) / len(self._runs)
 
     def _poll(self, run: GroupRun, timeout_s: float) -> bool:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline import App, Context, Event
 from pipeline.config import WorkerSettings
 from pipeline.ports import Polled
 from pipeline.runtime.assignment.ownership import Ownership
+from pipeline.runtime.worker import IDLE_POLLS
+from pipeline.testing import TestDriver
 from pipeline.testing.memory_clients import MemorySource
 from tests.support.runtime.sums import Sums
 
@@ -56,7 +59,7 @@ def test_a_task_that_is_behind_commits_at_the_interval() -> None:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time-outs of all polls."""
+    """The time-outs of all polls, also of those of notes, which do not wait."""
     found: list[float] = []
     real = MemorySource.poll
 
@@ -68,6 +71,25 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
+def test_a_worker_with_two_groups_waits_long_for_none_of_them(waits: list[float]) -> None:
+    """While it waits for the input of one group, a record of the other one waits, too."""
+    app = App("two")
+    numbers = app.topic("numbers", key=str, value=int)
+
+    def ignore(event: Event[str, int], ctx: Context) -> None:
+        """Nothing."""
+
+    app.handler(numbers)(ignore)
+    app.group("second").handler(numbers)(ignore)
+    driver = TestDriver(app)
+    driver.run()
+    waits.clear()
+    for _ in range(3):
+        driver.step()
+    assert driver.worker.idle
+    assert max(waits) == 0.005 / 2
+
+
 def test_a_poll_is_short_only_while_a_commit_is_in_progress(waits: list[float]) -> None:
     """The end of a commit does not interrupt a poll, and an idle worker must not poll busily."""
     sums = Sums(deferred=True)
@@ -75,7 +97,7 @@ def test_a_poll_is_short_only_while_a_commit_is_in_progress(waits: list[float]) 
     waits.clear()
     for _ in range(3):
         sums.driver.step()
-    assert waits[-1] == 0.005
+    assert waits[-1] == IDLE_POLLS * 0.005
     sums.send(1)
     for _ in range(4):
         sums.driver.clock.advance(0.001)
@@ -84,7 +106,7 @@ def test_a_poll_is_short_only_while_a_commit_is_in_progress(waits: list[float]) 
     sums.driver.run()
     for _ in range(3):
         sums.driver.step()
-    assert waits[-1] == 0.005
+    assert waits[-1] == IDLE_POLLS * 0.005
     sums.check()
 
 

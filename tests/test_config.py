@@ -108,6 +108,17 @@ def test_values_from_variables_get_their_type(tmp_path: Path) -> None:
     assert (worker.mirror_interval_s, worker.start) == (0.5, "latest")
 
 
+def test_a_variable_with_several_names_separates_them_by_commas(tmp_path: Path) -> None:
+    """A container has no settings file, and must be able to say which groups it runs."""
+    environ = {"PIPELINE_GROUPS": "main, report,", "PIPELINE_DRILLS_ALLOW": "shop"}
+    (tmp_path / "pipeline.toml").write_text('[worker]\ngroups = ["main"]\n')
+    found = load_settings(file=tmp_path / "pipeline.toml", environ=environ)
+    assert found.worker.groups == ("main", "report")
+    assert found.drills.allow == ("shop",)
+    assert load_settings(file=tmp_path / "pipeline.toml", environ={}).worker.groups == ("main",)
+    assert load_settings(file=tmp_path / "pipeline.toml", environ={"PIPELINE_GROUPS": ""}).worker.groups == ()
+
+
 def test_secrets_are_not_shown(file: Path) -> None:
     """Settings are logged and printed by tracebacks."""
     settings = load(file)

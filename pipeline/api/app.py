@@ -6,7 +6,7 @@ it is declared, not when the first record arrives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copy import copy
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from pipeline.api.declarations import DeclaredResource, DeclaredTopic, Dedup, To
 from pipeline.api.group import DeclaredGroup
 from pipeline.api.keys import resolve_key
 from pipeline.core.names import check_name, held_by_the_pipeline
+from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import ConfigError
 
 __all__ = ["DeclaredApp"]
@@ -90,6 +91,21 @@ class DeclaredApp:
         changed = copy(self)
         groups = {name: group.with_tasks(tasks) for name, group in self._groups.items()}
         changed.main, changed._groups = groups[MAIN_GROUP], groups  # noqa: SLF001 - of this class
+        return changed
+
+    def only(self, names: Collection[str]) -> DeclaredApp:
+        """The same app with these of its groups; all if there are no names. Raises ConfigError."""
+        if not names:
+            return self
+        able = [group.name for group in self.groups]
+        for name in names:
+            if name not in able:
+                raise ConfigError(
+                    f"app {self.name} has no group {name!r} with handlers or sinks{did_you_mean(name, able)}",
+                    hint=f"its groups: {', '.join(able) or 'none'}",
+                )
+        changed = copy(self)
+        changed._groups = {name: group for name, group in self._groups.items() if name in names}  # noqa: SLF001
         return changed
 
     def resource(self, factory: Callable[[], R]) -> DeclaredResource[R]:

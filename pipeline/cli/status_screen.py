@@ -6,7 +6,7 @@ leaves lines out and says how many. Without a terminal, and with all tasks, it i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -22,6 +22,7 @@ from pipeline.runtime.status import (
     ProblemCause,
     TaskPhase,
     TaskStatus,
+    WorkerStatus,
     group_statuses,
     problem_causes,
     spare_workers,
@@ -104,11 +105,19 @@ def _fitting(lines: Sequence[Text], room: int, what: str, *, titles: int = 0) ->
     return [*lines[: titles + shown], Text(f"... and {counted(rest, f'more {what}')}: --tasks")]
 
 
+def _only(worker: WorkerStatus, groups: Collection[str]) -> str:
+    """The groups of a worker that does not run all of them."""
+    own = sorted(groups & worker.rings.keys())
+    return "" if len(own) == len(groups) else f" of {', '.join(own) or 'no group'}"
+
+
 def _totals(found: AppStatus, now_ms: int) -> list[Text]:
     lag = sum(status.lag for status in found.tasks)
     live = sum(status.phase in {TaskPhase.LIVE, TaskPhase.MOVING} for status in found.tasks)
+    groups = {status.task.group for status in found.tasks}
     workers = ", ".join(
-        f"{worker.worker} ({counted(worker.tasks, 'task')}{', waiting' if worker.waiting else ''})"
+        f"{worker.worker} ({counted(worker.tasks, 'task')}{_only(worker, groups)}"
+        f"{', waiting' if worker.waiting else ''})"
         for worker in found.workers
     )
     lines = [

@@ -73,6 +73,13 @@ def worker(
             min=1,
         ),
     ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Run only this group of the app; can be repeated. Default: all groups.",
+        ),
+    ] = None,
     processes: Annotated[
         int | None,
         typer.Option(
@@ -126,7 +133,8 @@ def worker(
     log_level: Annotated[LogLevel, typer.Option(help="The lowest level that is logged.")] = LogLevel.INFO,
     supervised: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Run a worker of an app until SIGTERM or Ctrl-C. All workers of an app share its tasks.
+    """Run a worker of an app until SIGTERM or Ctrl-C. All workers of an app share its tasks; with --group, those of
+    the groups that they run.
 
     Variables such as PIPELINE_WORKER_ID and the section [worker] of pipeline.toml set the same options. An option
     overrides its variable, and the variable overrides the file.
@@ -140,6 +148,7 @@ def worker(
         "state_dir": state_dir,
         "worker_id": worker_id,
         "weight": weight,
+        "groups": group or None,
         "commit_interval_ms": commit_interval_ms,
         "topics_dir": topics_dir,
         "peer_port": peer_port,

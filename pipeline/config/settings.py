@@ -114,6 +114,8 @@ class WorkerSettings:
         handler_warning_s: A handler that processes one record, or one batch, for this long is logged as
             `handler_has_not_returned` with its stack; again whenever the time doubles. In seconds.
         weight: The share of the tasks: a worker of weight 2 gets twice as many as one of weight 1.
+        groups: The groups that the worker runs. Empty: all groups of the app. The workers that run a group share its
+            tasks.
         membership_interval_s: How often a worker reads the list of workers; five times as often until it has tasks.
             With more than 50 workers, the interval is longer in proportion. In seconds.
         join_delay_s: How long the list must be unchanged before a worker takes tasks that no worker runs. Workers
@@ -174,6 +176,7 @@ class WorkerSettings:
     stop_timeout_s: PositiveAmount = 30.0
     handler_warning_s: PositiveAmount = 10.0
     weight: PositiveCount = 1
+    groups: Names = ()
     membership_interval_s: PositiveAmount = 1.0
     join_delay_s: Amount = 1.0
     handoff_timeout_s: PositiveAmount = 30.0

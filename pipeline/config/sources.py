@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -132,9 +132,20 @@ def checked(kind: object, name: str, value: object) -> Any:
 
 
 def parsed(kind: object, name: str, text: str) -> Any:
-    """The value of a setting from a variable, which is always a text. Otherwise as `checked`."""
+    """The value of a setting from a variable, which is always a text: names are separated by commas. Otherwise as
+    `checked`.
+    """
+    if get_origin(_bare(kind)) is tuple:
+        return _converted(
+            kind, name, [part.strip() for part in text.split(",") if part.strip()], strict=False
+        )
     is_text = kind in {str, Path}
     return _converted(kind, name, text if is_text else text.strip(), strict=False)
+
+
+def _bare(kind: object) -> object:
+    """A type without its constraints."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def refuse_unknown_variables(environ: Mapping[str, str], known: Iterable[str]) -> None:

@@ -13,17 +13,18 @@ Owners and claims are notes in the compacted topic `pipeline.workers.<app>` (`co
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from fractions import Fraction
 from functools import cached_property
-from hashlib import blake2b
 from typing import NamedTuple
 
 from pipeline.core.departures import process_age
 from pipeline.core.names import TaskId
 from pipeline.core.notes import Claim, Owner
-from pipeline.core.ring import RING_VERSION, VIRTUAL_NODES, assign
+from pipeline.core.ring import RING_VERSION, VIRTUAL_NODES, assign, exact_shares
 from pipeline.errors import ConfigError
 
 __all__ = [
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 _PREFIX = "pipeline/1/"
+_OF, _AND = "=", ","  # in parameters; the names of groups have neither
+_PARAMETERS = re.compile(r"[0-9.]+(,[A-Za-z0-9_-]+=[1-9][0-9]{0,4})+")
 _WORKER_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -49,7 +52,7 @@ def process_name(started_ms: int, token: bytes) -> str:
 
 
 class Member(NamedTuple):
-    """A process that is a member. `parameters`: the inputs of its ring (`ring_parameters`)."""
+    """A process that is a member. `parameters`: its groups, with the inputs of their rings (`ring_parameters`)."""
 
     worker: str
     process: str
@@ -59,6 +62,24 @@ class Member(NamedTuple):
     @property
     def age(self) -> tuple[int, str]:
         return process_age(self.process)
+
+    @property
+    def groups(self) -> Mapping[str, int]:
+        """The groups that it runs, each with the number of its tasks; empty for a process of an earlier release."""
+        if _OF not in self.parameters:
+            return {}
+        pairs = (pair.split(_OF) for pair in self.parameters.split(_AND)[1:])
+        return {group: int(count) for group, count in pairs}
+
+    def ring_of(self, group: str) -> str | None:
+        """What determines its ring for a group, besides members and owners; None if it does not run the group.
+
+        A process of an earlier release runs all groups.
+        """
+        if _OF not in self.parameters:
+            return self.parameters
+        count = self.groups.get(group)
+        return None if count is None else f"{self.parameters.split(_AND, 1)[0]}{_AND}{count}"
 
 
 def check_worker_id(worker: str) -> str:
@@ -82,15 +103,21 @@ def decode_member(client_id: str) -> Member | None:
     if not client_id.startswith(_PREFIX) or len(parts) != len(Member._fields):
         return None
     worker, process, weight, parameters = parts
-    if not (weight.isdecimal() and int(weight)):
+    if not (weight.isdecimal() and int(weight)) or (
+        _OF in parameters and not _PARAMETERS.fullmatch(parameters)
+    ):
         return None
     return Member(worker, process, int(weight), parameters)
 
 
 def ring_parameters(tasks: Iterable[TaskId]) -> str:
-    """A fingerprint of everything besides members and owners that determines the ring's assignment."""
-    text = "\0".join([str(RING_VERSION), str(VIRTUAL_NODES), *sorted(map(str, tasks))])
-    return blake2b(text.encode(), digest_size=6).hexdigest()
+    """The groups of these tasks with the numbers of their tasks, after the version of the ring.
+
+    All members see it. So a member that runs only some groups can compute the assignment of all.
+    """
+    counts = Counter(task.group for task in tasks)
+    version = f"{RING_VERSION}.{VIRTUAL_NODES}"
+    return _AND.join([version, *(f"{group}{_OF}{count}" for group, count in sorted(counts.items()))])
 
 
 @dataclass(frozen=True)
@@ -119,17 +146,24 @@ class Roster:
                 found.pop(member.worker, None)  # an older process, which was killed and is still listed
         return found
 
-    def ring_members(self) -> dict[str, Member]:
-        """The workers that share the tasks: all that compute the same ring as the oldest one.
+    def ring_members(self, group: str) -> dict[str, Member]:
+        """The workers that share the tasks of a group: all that run it and compute the same ring as the oldest of them.
 
         Workers of another version of the app or of this package wait until the last of them has left. So two workers
         never compute different assignments.
         """
-        workers = self.workers()
-        if not workers:
+        able = {
+            worker: member for worker, member in self.workers().items() if member.ring_of(group) is not None
+        }
+        if not able:
             return {}
-        parameters = min(workers.values(), key=lambda member: member.age).parameters
-        return {worker: member for worker, member in workers.items() if member.parameters == parameters}
+        ring = min(able.values(), key=lambda member: member.age).ring_of(group)
+        return {worker: member for worker, member in able.items() if member.ring_of(group) == ring}
+
+    def others_before(self, me: Member, group: str) -> list[str]:
+        """The workers of another version that must leave before `me` gets tasks of a group; empty if it shares them."""
+        members = self.ring_members(group)
+        return [] if me.worker in members else list(members)
 
     def is_running(self, task: TaskId) -> bool:
         """Whether a live member runs the task."""
@@ -140,21 +174,45 @@ class Roster:
         return member is not None and member.process == owner.process
 
     def assignment(self, tasks: Collection[TaskId]) -> dict[TaskId, str]:
-        """The worker of each task, according to the ring; empty without members."""
-        members = self.ring_members()
-        if not members:
-            return {}
-        names = {str(task): task for task in tasks}
-        owners = {}
-        for name, task in names.items():
+        """The worker of each of these tasks, according to the ring. Those of a group without members are left out.
+
+        The rings of all groups of all members are computed, in one order, because rounding in one group has an
+        influence on the next (`core/ring.py`).
+        """
+        wanted: dict[str, dict[str, TaskId]] = defaultdict(dict)
+        for task in tasks:
+            wanted[task.group][str(task)] = task
+        app = next(iter(tasks)).app if tasks else ""
+        result: dict[TaskId, str] = {}
+        owed: dict[str, Fraction] = defaultdict(Fraction)
+        for group in sorted({*wanted, *(name for member in self.members for name in member.groups)}):
+            members = self.ring_members(group)
+            if not members:
+                continue
+            weights = {worker: member.weight for worker, member in members.items()}
+            count = next(iter(members.values())).groups.get(group)
+            own = {str(task := TaskId(app, group, number)): task for number in range(count or 0)} or wanted[
+                group
+            ]
+            found = assign(list(own), weights, self._holders(own, weights), owed)
+            result.update((task, found[name]) for name, task in wanted[group].items() if name in found)
+            for worker, share in exact_shares(len(own), weights).items():
+                owed[worker] += share
+            for worker in found.values():
+                owed[worker] -= 1
+        return result
+
+    def _holders(self, tasks: Mapping[str, TaskId], workers: Collection[str]) -> dict[str, str]:
+        """The present worker of each task by name, if it is one of `workers`."""
+        holders = {}
+        for name, task in tasks.items():
             owner, claim = self.owners.get(task), self.claims.get(task)
-            if owner is not None and owner.worker in members:
-                owners[name] = owner.worker
-            elif claim is not None and claim.worker in members:
+            if owner is not None and owner.worker in workers:
+                holders[name] = owner.worker
+            elif claim is not None and claim.worker in workers:
                 # This worker has started to take over. A worker that joins now must not start as well.
-                owners[name] = claim.worker
-        found = assign(list(names), {worker: member.weight for worker, member in members.items()}, owners)
-        return {task: found[name] for name, task in names.items()}
+                holders[name] = claim.worker
+        return holders
 
 
 class TaskRole(Enum):

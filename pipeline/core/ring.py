@@ -11,6 +11,10 @@ current owners are also an input:
     3 a task without an owner walks the ring from its own point to the first worker with room
 
 This moves the minimum number of tasks. Without owners, it is consistent hashing with bounded loads.
+
+Each group of tasks has a ring of its own, because not every worker runs every group. What the rounding of
+one group's shares took from a worker, it gets from the next groups: so the loads of all groups together are balanced,
+too, even if each group has a single task.
 """
 
 from __future__ import annotations
@@ -24,9 +28,9 @@ from hashlib import blake2b
 
 from pipeline.errors import InvariantError
 
-__all__ = ["RING_VERSION", "VIRTUAL_NODES", "Ring", "assign", "moves", "shares"]
+__all__ = ["RING_VERSION", "VIRTUAL_NODES", "Ring", "assign", "exact_shares", "moves", "shares"]
 
-RING_VERSION = 1
+RING_VERSION = 2
 VIRTUAL_NODES = 64
 
 
@@ -72,19 +76,31 @@ def _ring_of(weights: tuple[tuple[str, int], ...]) -> Ring:
     return Ring(dict(weights))
 
 
-def shares(count: int, weights: Mapping[str, int], owned: Mapping[str, int]) -> dict[str, int]:
+def exact_shares(count: int, weights: Mapping[str, int]) -> dict[str, Fraction]:
+    """The share of each worker in `count` tasks, by weight."""
+    total = sum(weights.values())
+    return {worker: Fraction(count * weight, total) for worker, weight in weights.items()}
+
+
+def shares(
+    count: int,
+    weights: Mapping[str, int],
+    owned: Mapping[str, int],
+    owed: Mapping[str, Fraction] | None = None,
+) -> dict[str, int]:
     """The number of tasks of each worker, for `count` tasks: its exact share, rounded down or up.
 
-    The shares with the largest fractions are rounded up. Among equal fractions, workers that own more than the
-    rounded-down share come first, so that rounding alone moves no task; then the order on the ring decides.
+    The shares with the largest fractions are rounded up. `owed`: what the shares of other groups lack, which is added
+    to the fraction. Among equal ones, workers that own more than the rounded-down share come first, so that rounding
+    alone moves no task; then the order on the ring decides.
     """
-    total = sum(weights.values())
-    exact = {worker: Fraction(count * weight, total) for worker, weight in weights.items()}
+    exact = exact_shares(count, weights)
+    due = owed or {}
     result = {worker: share.numerator // share.denominator for worker, share in exact.items()}
     order = sorted(
         weights,
         key=lambda worker: (
-            result[worker] - exact[worker],
+            result[worker] - exact[worker] - due.get(worker, 0),
             owned.get(worker, 0) <= result[worker],
             _point("share", worker),
             worker,
@@ -96,10 +112,14 @@ def shares(count: int, weights: Mapping[str, int], owned: Mapping[str, int]) -> 
 
 
 def assign(
-    tasks: Collection[str], weights: Mapping[str, int], owners: Mapping[str, str] | None = None
+    tasks: Collection[str],
+    weights: Mapping[str, int],
+    owners: Mapping[str, str] | None = None,
+    owed: Mapping[str, Fraction] | None = None,
 ) -> dict[str, str]:
-    """The worker of each task. `weights`: by member. `owners`: the current worker by task, also those that have left.
+    """The worker of each task of a group.
 
+    `weights`: by member. `owners`: the current worker by task, also those that have left. `owed`: see `shares`.
     Raises InvariantError if there are no members.
     """
     if not weights:
@@ -110,7 +130,7 @@ def assign(
         owner = (owners or {}).get(task)
         if owner in ring.weights:
             kept[owner].append(task)
-    room = shares(len(tasks), ring.weights, {worker: len(own) for worker, own in kept.items()})
+    room = shares(len(tasks), ring.weights, {worker: len(own) for worker, own in kept.items()}, owed)
     result: dict[str, str] = {}
     for worker, own in kept.items():
         if len(own) > room[worker]:

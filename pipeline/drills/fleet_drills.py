@@ -97,7 +97,7 @@ class ScaleIn(Drill):
 
     def check(self, scene: Scene) -> Iterator[str]:
         victim = scene.victim()
-        scene.require_another_worker()
+        scene.require_heir(victim.worker)
         yield "another worker can take over"
         if victim.supervised:
             raise RefusedDrillError(
@@ -115,7 +115,7 @@ class ScaleIn(Drill):
             [f"SIGTERM to {victim.process.label}", "start it again when the others have its tasks"],
             f"{counted(len(tasks), 'task')} will move to other workers, and some will move back",
             tasks,
-            _STOP_S + scene.notice_s() + scene.restore_s(tasks, workers=len(scene.sample.status.workers) - 1),
+            _STOP_S + scene.notice_s() + scene.restore_s(tasks, workers=len(scene.heirs(victim.worker))),
         )
 
     def perform(self, run: Run, plan: Plan) -> None:

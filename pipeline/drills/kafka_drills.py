@@ -231,7 +231,7 @@ class CutNetwork(_NetworkDrill):
 
     def check(self, scene: Scene) -> Iterator[str]:
         yield from super().check(scene)
-        scene.require_another_worker()
+        scene.require_heir(scene.local_victim().worker)
         yield "another worker can take over"
 
     def plan(self, scene: Scene) -> Plan:

@@ -134,13 +134,19 @@ class Scene:
         """The status of these tasks."""
         return [status for status in self.sample.status.tasks if status.task in tasks]
 
-    def require_another_worker(self) -> None:
-        """Raise RefusedDrillError unless another worker can take over."""
-        if len(self.sample.status.workers) < 2:
+    def heirs(self, worker: str) -> list[str]:
+        """The other workers that run the groups of all its tasks."""
+        groups = {task.group for task in self.tasks_of(worker)}
+        others = (each for each in self.sample.status.workers if each.worker != worker)
+        return [each.worker for each in others if groups <= each.rings.keys()]
+
+    def require_heir(self, worker: str) -> None:
+        """Raise RefusedDrillError unless another worker can take over the tasks of `worker`."""
+        if not self.heirs(worker):
             raise RefusedDrillError(
                 "one-worker",
-                f"app {self.app} has only one worker, so no other can take over its tasks",
-                hint="start a second worker",
+                f"app {self.app} has no other worker that runs the groups of {worker}, so none can take over its tasks",
+                hint="start a second worker that runs the same groups",
             )
 
     def detect_s(self) -> float:
@@ -168,7 +174,7 @@ class Scene:
         The other workers take over, unless the restart is faster: `restart_s`, with the restores that it needs.
         """
         restarted = "it is restarted", restart_s
-        others = len(self.sample.status.workers) - 1
+        others = len(self.heirs(victim.worker))
         if others < 1:
             return restarted
         taken_s = self.detect_death_s(victim) + self.restore_s(tasks, workers=others)

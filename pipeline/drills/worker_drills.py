@@ -123,7 +123,7 @@ class KillWorker(Drill):
     @staticmethod
     def _alone(scene: Scene, victim: WorkerTarget) -> bool:
         """Whether the tasks continue only when the worker is started again."""
-        return victim.supervised or len(scene.sample.status.workers) < 2
+        return victim.supervised or not scene.heirs(victim.worker)
 
 
 class LoseDisk(Drill):
@@ -235,8 +235,7 @@ class FreezeWorker(Drill):
     )
 
     def check(self, scene: Scene) -> Iterator[str]:
-        scene.victim()
-        scene.require_another_worker()
+        scene.require_heir(scene.victim().worker)
         yield "another worker can take over"
 
     def plan(self, scene: Scene) -> Plan:
@@ -251,7 +250,7 @@ class FreezeWorker(Drill):
             ],
             f"{counted(len(tasks), 'task')} will stop until other workers take over",
             tasks,
-            scene.detect_s() + scene.restore_s(tasks, workers=len(scene.sample.status.workers) - 1),
+            scene.detect_s() + scene.restore_s(tasks, workers=len(scene.heirs(victim.worker))),
         )
 
     def perform(self, run: Run, plan: Plan) -> None:

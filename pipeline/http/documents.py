@@ -210,6 +210,7 @@ class AppDocuments:
                     "started_ms": process_age(each.process)[0],
                     "weight": each.weight,
                     "waiting": each.waiting,
+                    "groups": sorted(each.rings),
                     "watched": each.watched,
                     "task_count": len(owned.get(each.worker, ())),
                     "tasks": task_ranges(owned.get(each.worker, ())),

@@ -205,10 +205,11 @@ def build_worker(
     """Build a worker. The worker is not started. `stop` ends the wait for an unreachable Kafka.
 
     Raises:
-        ConfigError: A topic differs from its declaration in a way that matters, or the limit on open files is too low
-            for the tasks of the app.
+        ConfigError: The app does not have a group of the settings, a topic differs from its declaration in a way that
+            matters, or the limit on open files is too low for the tasks of the app.
         UnreachableError: Kafka is still unreachable after the wait.
     """
+    app = app.only(settings.worker.groups)
     worker_settings = with_worker_id(settings.worker)
     wait = WorkerWait(settings.kafka, stop or threading.Event(), structlog.get_logger("pipeline"))
     environment = build_environment(
@@ -316,6 +317,7 @@ def run_app(
         PipelineError: As `build_worker` and `run_worker`.
     """
     stop = threading.Event()
+    app = app.only(settings.worker.groups)
     settings = replace(settings, worker=with_worker_id(settings.worker))
     with heard_signals(stop), observed(app, settings, target, reports) as observers:
         try:

@@ -203,7 +203,7 @@ ROWS = [
     Broken(
         "the only worker may be cut off",
         pipeline.drills.kafka_drills.CutNetwork.check,
-        "scene.require_another_worker()",
+        "scene.require_heir(scene.local_victim().worker)",
         "pass",
         f"{_REFUSALS} only_worker",
     ),

@@ -100,9 +100,30 @@ ROWS = [
     Broken(
         "two versions with different tasks share one ring",
         pipeline.core.membership.Roster.ring_members,
-        "if member.parameters == parameters}",
-        "if parameters}",
+        "if member.ring_of(group) == ring}",
+        "if ring}",
         "tests/runtime/assignment/test_fleet.py of_another_version",
+    ),
+    Broken(
+        "a worker gets tasks of a group that it does not run",
+        pipeline.core.membership.Member.ring_of,
+        "return None if count is None else",
+        "return",
+        "tests/runtime/assignment/test_groups_of_workers.py",
+    ),
+    Broken(
+        "a worker computes only the rings of its own groups",
+        pipeline.core.membership.Roster.assignment,
+        "sorted({*wanted, *(name for member in self.members for name in member.groups)})",
+        "sorted(wanted)",
+        "tests/core/test_membership.py know_different_groups",
+    ),
+    Broken(
+        "each group rounds the shares of its workers alone",
+        pipeline.core.membership.Roster.assignment,
+        "self._holders(own, weights), owed)",
+        "self._holders(own, weights))",
+        "tests/core/test_membership.py small_groups_are_spread",
     ),
     Broken(
         "a fenced worker takes the task back without asking who has it",

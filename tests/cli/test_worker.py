@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.api.app import DeclaredApp
 from pipeline.cli.worker import ProgressLine
+from pipeline.errors import ConfigError
 from pipeline.runtime.metrics.figures import WorkerCounters
 from tests.cli.conftest import Run
 
@@ -59,3 +61,19 @@ def test_settings_that_are_wrong_are_told_once_before_any_process_is_started(pip
     assert refused.stderr.count("worker id 'a b-2' cannot be used") == 1
     pipeline("worker", "delays:app", "--processes", "0", code=2)
     pipeline("worker", "delays:app", "--weight", "0", code=2)
+
+
+def test_a_group_that_the_app_does_not_have_is_refused_with_its_groups() -> None:
+    """A mistyped name would start a worker that never gets a task."""
+    app = DeclaredApp("shop")
+    topic = app.topic("orders", str, int)
+    app.group("scoring").handler(topic)(lambda _event, _ctx: None)
+    app.group("empty")
+    assert [group.name for group in app.only(["scoring"]).groups] == ["scoring"]
+    assert app.only([]) is app
+    for name in ("scorin", "empty"):
+        with pytest.raises(
+            ConfigError, match=f"app shop has no group '{name}' with handlers or sinks"
+        ) as refused:
+            app.only([name])
+        assert refused.value.hint == "its groups: scoring"

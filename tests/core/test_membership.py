@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 import pytest
 
@@ -148,10 +150,17 @@ def test_owner_and_claim_of_a_task_are_kept_apart_by_compaction() -> None:
     assert encode_note(TASK, Owner(1, "a", "x"))[0] != encode_note(TASK, Claim("a", "x"))[0]
 
 
-def test_the_fingerprint_tells_other_tasks_apart_and_not_their_order() -> None:
+def test_members_say_how_many_tasks_each_of_their_groups_has() -> None:
     """Two that compute different rings must not both act on theirs."""
-    assert ring_parameters(TASKS) == ring_parameters(reversed(TASKS))
+    assert ring_parameters(TASKS) == ring_parameters(reversed(TASKS)) == "2.64,main=4"
+    assert ring_parameters([*TASKS, TaskId("app", "b", 0)]) == "2.64,b=1,main=4"
     assert ring_parameters(TASKS) != ring_parameters(TASKS[:3])
+
+
+@pytest.mark.parametrize("parameters", ["2.64,main=0", "2.64,main=x", "x,main=4", "main=999999", "2.64,=4"])
+def test_a_stranger_with_parameters_that_no_release_writes_is_no_member(parameters: str) -> None:
+    """A worker computes the ring from what the members say."""
+    assert decode_member(encode_member(member("a", parameters=parameters))) is None
 
 
 def test_of_several_processes_of_a_worker_the_youngest_counts() -> None:
@@ -160,11 +169,59 @@ def test_of_several_processes_of_a_worker_the_youngest_counts() -> None:
     assert Roster([again, ghost, B]).workers() == {"a": again, "b": B}
 
 
-def test_who_computes_another_ring_than_the_oldest_member_is_not_on_it() -> None:
+@pytest.mark.parametrize("other", ["1.64,main=4", "2.64,main=5", "0123456789ab"])
+def test_who_computes_another_ring_than_the_oldest_member_is_not_on_it(other: str) -> None:
     """Which version is the right one matters less than that all say the same."""
-    old, new = member("a", 1, "old"), member("b", 2, "new")
-    assert Roster([new, old]).ring_members() == {"a": old}
-    assert set(Roster([new, old]).assignment(TASKS).values()) == {"a"}
+    mine = ring_parameters(TASKS)
+    for first, second in ((other, mine), (mine, other)):
+        old, new = member("a", 1, first), member("b", 2, second)
+        assert Roster([new, old]).ring_members("main") == {"a": old}
+        assert Roster([new, old]).others_before(new, "main") == ["a"]
+        assert set(Roster([new, old]).assignment(TASKS).values()) == {"a"}
+
+
+SECOND = [TaskId("app", "second", number) for number in range(4)]
+BOTH = ring_parameters([*TASKS, *SECOND])
+
+
+def test_a_group_is_shared_by_the_workers_that_run_it() -> None:
+    """A worker that was started for one group has no code to run for another one."""
+    all_groups = member("a", 1, BOTH)
+    only_main, only_second = member("b", 2, ring_parameters(TASKS)), member("c", 3, ring_parameters(SECOND))
+    found = Roster([all_groups, only_main, only_second]).assignment([*TASKS, *SECOND])
+    assert Counter(found[task] for task in TASKS) == {"a": 2, "b": 2}
+    assert Counter(found[task] for task in SECOND) == {"a": 2, "c": 2}
+
+
+def test_a_group_without_workers_is_assigned_to_none() -> None:
+    """Its tasks wait; the tasks of other groups do not."""
+    found = Roster([member("a", 1, ring_parameters(TASKS))]).assignment([*TASKS, *SECOND])
+    assert found == dict.fromkeys(TASKS, "a")
+
+
+def test_workers_that_know_different_groups_compute_the_same_assignment() -> None:
+    """Rounding in one group has an influence on the next: two answers would leave a task without a worker."""
+    groups = [[TaskId("app", f"g{number}", task) for task in range(number % 4 + 1)] for number in range(9)]
+    everything = [task for group in groups for task in group]
+    members = [member("a", 1, ring_parameters(everything)), member("b", 2, ring_parameters(everything[:11]))]
+    members += [member("c", 3, ring_parameters(everything[5:]))]
+    whole = Roster(members).assignment(everything)
+    for group in groups:
+        assert Roster(members).assignment(group) == {task: whole[task] for task in group}
+
+
+def test_many_small_groups_are_spread_over_the_workers() -> None:
+    """If each group rounded its shares alone, one worker could get the only task of each."""
+    tasks = [TaskId("app", f"g{number}", 0) for number in range(10)]
+    everything = ring_parameters(tasks)
+    members = [member("a", 1, everything)]
+    owners = {task: Owner(1, "a", members[0].process) for task in tasks}
+    assert Counter(Roster(members, owners).assignment(tasks).values()) == {"a": 10}
+    for worker, weight, loads in (("b", 1, {"a": 5, "b": 5}), ("c", 2, {"a": 2, "b": 3, "c": 5})):
+        members.append(member(worker, len(members) + 1, everything, weight))
+        found = Counter(Roster(members, owners).assignment(tasks).values())
+        assert sorted(found.values()) == sorted(loads.values())
+        assert found[worker] == loads[worker]
 
 
 def test_without_members_nothing_is_assigned() -> None:

@@ -98,6 +98,12 @@ def test_the_worker_id_is_the_name_of_the_pod(chart: Chart, values: str) -> None
     assert mounts[claim["metadata"]["name"]] == _env(workers)["PIPELINE_STATE_DIR"]
 
 
+def test_workers_run_the_groups_of_the_values(chart: Chart) -> None:
+    """Without the variable, a release that is meant for one group would run all of them."""
+    assert _env(chart.one("StatefulSet", "full"))["PIPELINE_GROUPS"] == "main,report"
+    assert "PIPELINE_GROUPS" not in _env(chart.one("StatefulSet", "minimal"))
+
+
 def test_pods_have_no_rights(chart: Chart) -> None:
     """The same for workers and for the job: the restricted pod security standard, and a read-only root."""
     for kind in ("StatefulSet", "Job"):

@@ -303,16 +303,16 @@ class Ownership:
 
     def _note_waiting(self) -> None:
         """Log once that workers of another version must leave first."""
-        members = self._watch.roster.ring_members()
-        outside = self.me.worker not in members
-        if outside and not self._outside:
+        roster = self._watch.roster
+        before = {worker for group in self.me.groups for worker in roster.others_before(self.me, group)}
+        if before and not self._outside:
             self._environment.log.warning(
                 "waiting_for_other_version",
-                members=list(members),
+                members=sorted(before),
                 reason="these members run another version of the app or of this package",
                 hint="stop them; this worker starts tasks when the last of them has left",
             )
-        self._outside = outside
+        self._outside = bool(before)
 
     def _is_the_process_of_its_id(self) -> bool:
         """Whether this is the newest process with its worker id. Raises DisplacedError if it is not for too long."""

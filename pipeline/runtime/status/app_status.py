@@ -135,8 +135,8 @@ class TaskStatus:
 class WorkerStatus:
     """A live worker. `waiting`: workers of another version must leave before it gets tasks.
 
-    `parameters`: equal for workers that share the same tasks (`Member`). `watched`: whether a peer would see its end at
-    once; otherwise, Kafka detects it.
+    `rings`: the groups that it runs; workers with an equal value share the tasks of a group. `watched`: whether a peer
+    would see its end at once; otherwise, Kafka detects it.
     """
 
     worker: str
@@ -144,7 +144,7 @@ class WorkerStatus:
     weight: int
     tasks: int
     waiting: bool
-    parameters: str = ""
+    rings: Mapping[str, str] = field(default_factory=dict)
     watched: bool = True
 
 

@@ -75,6 +75,7 @@ def _worker(worker: WorkerStatus) -> dict[str, Any]:
         "weight": worker.weight,
         "task_count": worker.tasks,
         "waiting": worker.waiting,
+        "groups": sorted(worker.rings),
         "watched": worker.watched,
     }
 

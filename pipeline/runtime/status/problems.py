@@ -72,12 +72,23 @@ def _without_worker(
             "start one: pipeline worker MODULE:APP; if it ends again, follow runbooks/worker-down.md",
         )
     elif workers and unowned:
-        yield Problem(
-            f"{len(unowned)} of {len(tasks)} tasks have no worker: {_named(unowned)}",
-            "a worker takes them within seconds; if not, follow runbooks/task-not-live.md",
-            _ids(unowned),
-            "no worker",
-        )
+        run = {group for worker in workers for group in worker.rings}
+        left = [status for status in unowned if status.task.group not in run]
+        for group in sorted({status.task.group for status in left}):
+            own = [status for status in left if status.task.group == group]
+            yield Problem(
+                f"no live worker runs group {group}: {_named(own)}",
+                f"start one: pipeline worker MODULE:APP --group {group}; see runbooks/task-not-live.md",
+                _ids(own),
+                "no worker runs the group",
+            )
+        if others := [status for status in unowned if status.task.group in run]:
+            yield Problem(
+                f"{len(others)} of {len(tasks)} tasks have no worker: {_named(others)}",
+                "a worker takes them within seconds; if not, follow runbooks/task-not-live.md",
+                _ids(others),
+                "no worker",
+            )
 
 
 def late_groups(waits: Mapping[GroupId, Sequence[DeferredGroup]]) -> list[Problem]:

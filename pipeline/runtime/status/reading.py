@@ -402,20 +402,14 @@ def _alive(roster: Roster, claim: Claim) -> bool:
 
 
 def _workers(roster: Roster, tasks: Sequence[TaskStatus], watched: Collection[str]) -> list[WorkerStatus]:
-    ring = roster.ring_members()
+    groups = sorted({status.task.group for status in tasks})
     running = [status.worker for status in tasks if status.phase in {TaskPhase.LIVE, TaskPhase.MOVING}]
 
     def status(member: Member) -> WorkerStatus:
-        waiting = member.worker not in ring
+        rings = {group: ring for group in groups if (ring := member.ring_of(group)) is not None}
+        waiting = any(roster.others_before(member, group) for group in rings)
         count = running.count(member.worker)
-        return WorkerStatus(
-            member.worker,
-            member.process,
-            member.weight,
-            count,
-            waiting,
-            member.parameters,
-            member.process in watched,
-        )
+        watching = member.process in watched
+        return WorkerStatus(member.worker, member.process, member.weight, count, waiting, rings, watching)
 
     return [status(member) for _, member in sorted(roster.workers().items())]

@@ -18,8 +18,8 @@ _BEING_RESTORED = (TaskPhase.RESTORING, TaskPhase.MOVING, TaskPhase.UNOWNED, Tas
 def reasons_to_wait(found: AppStatus, leaving: Collection[str]) -> list[str]:
     """Why the workers `leaving` should not be stopped now, all at once; empty if they can be.
 
-    Every worker of an app runs all its groups, with two exceptions: a group that could not start on it, and a worker
-    of another version, which waits. Such a worker may have other tasks, and whether it has these is not known.
+    A worker runs the groups that it was started with, with two exceptions: a group that could not start on it, and a
+    worker of another version, which waits. Such a worker may have other tasks, and whether it has these is not known.
 
     Raises:
         InputError: One of `leaving` is not a live worker of the app.
@@ -44,22 +44,17 @@ def reasons_to_wait(found: AppStatus, leaving: Collection[str]) -> list[str]:
     ]
     if not handed:
         return reasons
-    remaining = _that_share(
-        [worker for worker in found.workers if worker.worker not in leaving],
-        {workers[worker].parameters for worker in leaving if not workers[worker].waiting},
-    )
-    if not remaining:
-        others = sorted(workers.keys() - set(leaving))
-        why = (
-            f"the other live workers run another version of the app: {', '.join(others)}"
-            if others
-            else "there is no other live worker"
-        )
-        return [*reasons, f"{task_ranges(handed)}: no worker can take them, {why}"]
-    for group, waiting in sorted(found.deferred.items()):
+    staying = [worker for worker in found.workers if worker.worker not in leaving]
+    for group in sorted({task.group_id for task in handed}):
         tasks = [task for task in handed if task.group_id == group]
-        unable = [worker for worker in remaining if worker in waiting]
-        if tasks and unable:
+        now = {workers[name].rings.get(group.group) for name in leaving if not workers[name].waiting}
+        remaining = _that_share(staying, group.group, now)
+        if not remaining:
+            reasons.append(
+                f"{task_ranges(tasks)}: no worker can take them, {_why_none(staying, group.group)}"
+            )
+        unable = [worker for worker in remaining if worker in found.deferred.get(group, ())]
+        if unable:
             reasons.append(
                 f"{task_ranges(tasks)}: group {group.group} has not started on {', '.join(unable)}, which may "
                 "get these tasks"
@@ -67,11 +62,19 @@ def reasons_to_wait(found: AppStatus, leaving: Collection[str]) -> list[str]:
     return reasons
 
 
-def _that_share(others: Sequence[WorkerStatus], parameters: Collection[str]) -> list[str]:
-    """The workers that will share all tasks: those with the ring of the oldest one, if it is the same ring as now."""
-    if not others:
+def _why_none(staying: Sequence[WorkerStatus], group: str) -> str:
+    if not staying:
+        return "there is no other live worker"
+    others = sorted(worker.worker for worker in staying if group in worker.rings)
+    if others:
+        return f"the other live workers run another version of the app: {', '.join(others)}"
+    return f"no other live worker runs group {group}"
+
+
+def _that_share(others: Sequence[WorkerStatus], group: str, now: Collection[str | None]) -> list[str]:
+    """The workers that will share all tasks of a group: those with the ring of the oldest, if it is one of `now`."""
+    able = [worker for worker in others if group in worker.rings]
+    if not able:
         return []
-    oldest = min(others, key=lambda worker: process_age(worker.process))
-    if oldest.parameters not in parameters:
-        return []
-    return [worker.worker for worker in others if worker.parameters == oldest.parameters]
+    ring = min(able, key=lambda worker: process_age(worker.process)).rings[group]
+    return [worker.worker for worker in able if worker.rings[group] == ring] if ring in now else []

@@ -70,7 +70,7 @@ def test_workers_of_another_version_do_not_count_as_successors() -> None:
     fleet = Fleet.at_rest("a")
     found = look(fleet)
     (only,) = found.workers
-    later = replace(only, worker="b", process="9999999999999-x", waiting=True, parameters="other", tasks=0)
+    later = replace(only, worker="b", process="9999999999999-x", waiting=True, rings={"main": "x"}, tasks=0)
     assert reasons_to_wait(replace(found, workers=[only, later]), ["a"]) == [
         "main/0-3: no worker can take them, the other live workers run another version of the app: b"
     ]
@@ -83,3 +83,15 @@ def test_a_group_that_has_not_started_on_a_successor_is_a_reason() -> None:
     (reason,) = reasons_to_wait(found, ["a"])
     assert reason.endswith(": group main has not started on b, which may get these tasks")
     assert reasons_to_wait(found, ["b"]) == []
+
+
+def test_a_worker_that_does_not_run_the_group_is_no_successor() -> None:
+    """It cannot take the tasks, however long it lives."""
+    found = look(Fleet.at_rest("a"))
+    (only,) = found.workers
+    other = replace(only, worker="b", rings={"second": "2.64,4"}, tasks=0)
+    both = replace(found, workers=[only, other])
+    assert reasons_to_wait(both, ["a"]) == [
+        "main/0-3: no worker can take them, no other live worker runs group main"
+    ]
+    assert reasons_to_wait(both, ["b"]) == []

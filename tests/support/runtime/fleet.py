@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Self
@@ -97,8 +98,15 @@ class Fleet:
         fleet.settle()
         return fleet
 
-    def start(self, worker_id: str, *, stores: MemoryStores | None = None, sums: Sums | None = None) -> Node:
-        """Start a worker. `sums`: another version of the app."""
+    def start(
+        self,
+        worker_id: str,
+        *,
+        stores: MemoryStores | None = None,
+        sums: Sums | None = None,
+        groups: Sequence[str] = (),
+    ) -> Node:
+        """Start a worker. `sums`: another version of the app. `groups`: those that it runs, instead of all."""
         self.started += 1
         executor = DeferredExecutor(self.seed + self.started)
         log = structlog.testing.CapturingLogger()
@@ -127,7 +135,7 @@ class Fleet:
         settings = replace(self.settings, worker_id=worker_id)
         node = Node(
             worker_id,
-            Worker(declared_app((sums or self.sums).app), environment, settings),
+            Worker(declared_app((sums or self.sums).app).only(groups), environment, settings),
             executor,
             stores,
             log,
@@ -197,11 +205,15 @@ class Fleet:
 
     def check(self) -> None:
         """Check that each task is live once, task counts differ by at most one, and results match a fold."""
-        self.sums.checker.finish(MemoryLog(self.broker))
         owned = self.owners()
         assert sorted(chain.from_iterable(owned.values())) == list(range(self.tasks)), owned
         loads = [len(tasks) for tasks in owned.values()]
         assert max(loads) - min(loads) <= 1
+        self.check_results()
+
+    def check_results(self) -> None:
+        """Check that the results match a fold."""
+        self.sums.checker.finish(MemoryLog(self.broker))
         expected: dict[str, list[Sum]] = defaultdict(list)
         for key, number in self.sums.sent:
             before = expected[key][-1] if expected[key] else Sum(0, 0)

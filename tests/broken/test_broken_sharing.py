@@ -58,8 +58,8 @@ ROWS = [
     Broken(
         "the ring does not look at who owns what",
         pipeline.core.membership.Roster.assignment,
-        "{worker: member.weight for worker, member in members.items()}, owners)",
-        "{worker: member.weight for worker, member in members.items()})",
+        "self._holders(own, weights), owed)",
+        "None, owed)",
         "tests/runtime/assignment/test_fleet.py others_never_stop",
     ),
     Broken(

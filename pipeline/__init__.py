@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.api.async_context import AsyncContext, Row
     from pipeline.api.bindings import OnError
     from pipeline.api.context import Context
     from pipeline.api.custom_codecs import Codec, MessageCodec
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AbortableError",
     "App",
+    "AsyncContext",
     "Batch",
     "CheckpointStoreError",
     "Codec",
@@ -84,6 +86,7 @@ __all__ = [
     "ProducerSettings",
     "QueueFullError",
     "Resource",
+    "Row",
     "Settings",
     "Sink",
     "SinkUnreachableError",
@@ -102,6 +105,7 @@ __all__ = [
 _HOMES = {
     "AbortableError": "pipeline.errors",
     "App": "pipeline.app",
+    "AsyncContext": "pipeline.api.async_context",
     "Batch": "pipeline.api.event",
     "CheckpointStoreError": "pipeline.errors",
     "Codec": "pipeline.api.custom_codecs",
@@ -133,6 +137,7 @@ _HOMES = {
     "ProducerSettings": "pipeline.config",
     "QueueFullError": "pipeline.errors",
     "Resource": "pipeline.api.declarations",
+    "Row": "pipeline.api.async_context",
     "Settings": "pipeline.config",
     "Sink": "pipeline.api.sinks",
     "SinkUnreachableError": "pipeline.errors",

@@ -13,11 +13,11 @@ from typing import Any, TypeVar, overload
 from typing_extensions import TypeForm
 
 from pipeline.api.app import DeclaredApp
-from pipeline.api.bindings import RETRY_DELAY_S, OnError
+from pipeline.api.bindings import CONCURRENCY, RETRY_DELAY_S, TIMEOUT_S, OnError
 from pipeline.api.codecs import CodecName
 from pipeline.api.custom_codecs import Codec, MessageCodec
 from pipeline.api.declarations import Dedup, Resource, Table, Topic
-from pipeline.api.group import BatchHandlerDecorator, Group, HandlerDecorator
+from pipeline.api.group import AsyncHandlerDecorator, BatchHandlerDecorator, Group, HandlerDecorator
 from pipeline.api.sinks import Sink
 from pipeline.config import Settings, load_settings
 
@@ -31,8 +31,9 @@ R = TypeVar("R")
 class App:
     """A stream-processing application: its topics, tables, handlers, sinks and resources.
 
-    The methods `handler`, `batch_handler`, `sink` and `table` declare for the app's main group, which is called
-    `main`. `group` makes further groups. Declaring opens no connection; `run` and `pipeline worker` start a worker.
+    The methods `handler`, `batch_handler`, `async_handler`, `sink` and `table` declare for the app's main group, which
+    is called `main`. `group` makes further groups. Declaring opens no connection; `run` and `pipeline worker` start a
+    worker.
 
     Args:
         name: The app's name. It is part of durable names, such as those of journal topics and transactional ids, so
@@ -134,7 +135,7 @@ class App:
                 was started. Default: that number; for a new group one task for each partition, at most 32.
 
         Returns:
-            The group, which has the methods `handler`, `batch_handler`, `sink` and `table`.
+            The group, which has the methods `handler`, `batch_handler`, `async_handler`, `sink` and `table`.
 
         Raises:
             ConfigError: The name or the number of tasks is not allowed, or the group is declared already.
@@ -151,8 +152,8 @@ class App:
         """Declare an object that handlers share, such as an HTTP client: each worker makes one.
 
         Args:
-            factory: Makes the object, when a handler first asks for it. If the object has a method `close`, the
-                worker calls it when it stops.
+            factory: Makes the object, when a handler first asks for it. If the object has a method `aclose` or
+                `close`, the worker calls it when it stops, and awaits what it returns.
 
         Returns:
             The resource, for `ctx.resource`.
@@ -266,6 +267,50 @@ class App:
         """
         return self._declared.main.batch_handler(
             topic, on_error=on_error, retries=retries, retry_delay_s=retry_delay_s
+        )
+
+    def async_handler(
+        self,
+        topic: Topic[K, V],
+        *,
+        concurrency: int = CONCURRENCY,
+        timeout_s: float = TIMEOUT_S,
+        on_error: OnError = "stop",
+        retries: int = 0,
+        retry_delay_s: float = RETRY_DELAY_S,
+    ) -> AsyncHandlerDecorator[K, V]:
+        """Register an async function of the main group for each record of a topic. See `Group.async_handler`.
+
+        The handlers of a group are all async, or none is. So an app with other handlers declares its async handlers
+        on another group.
+
+        Args:
+            topic: A topic of this app, without `dedup`.
+            concurrency: The most calls of the group that run at once in a worker.
+            timeout_s: Seconds after which a call is cancelled and counts as failed.
+            on_error: As for `handler`.
+            retries: As for `handler`.
+            retry_delay_s: As for `handler`.
+
+        Returns:
+            A decorator for an async function of an `Event` and an `AsyncContext`.
+
+        Raises:
+            ConfigError: The topic, the function or an option cannot be used.
+
+        Example:
+            ```python
+            @app.async_handler(orders, timeout_s=10.0, retries=3)
+            async def score(event: Event[str, Order], ctx: AsyncContext) -> None: ...
+            ```
+        """
+        return self._declared.main.async_handler(
+            topic,
+            concurrency=concurrency,
+            timeout_s=timeout_s,
+            on_error=on_error,
+            retries=retries,
+            retry_delay_s=retry_delay_s,
         )
 
     def sink(self, topic: Topic[K, V], to: Sink[K, V], *, on_error: OnError = "stop") -> None:

@@ -68,6 +68,20 @@ def test_the_handler_that_charges_makes_one_charge(
         thread.join(timeout=10)
 
 
+def test_the_async_handler_keeps_the_order_of_its_records(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers copy it for calls that take long."""
+    _, its_test = programs.of(HOW_TO / "async-handlers.md", "scoring", "scoring_test")
+    keys: Any = its_test.keys.__wrapped__
+    for check in (
+        its_test.test_outputs_have_the_order_of_the_payments,
+        its_test.test_a_payment_without_an_answer_becomes_a_dead_letter,
+        its_test.test_a_crash_repeats_a_call_with_the_same_key,
+    ):
+        check(keys(monkeypatch))
+
+
 def test_the_stages_count_orders_and_customers(programs: Programs) -> None:
     """A reader builds the first app of several stages from it."""
     sales, its_test = programs.of(HOW_TO / "multi-stage.md", "sales", "sales_test")

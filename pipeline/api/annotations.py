@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+from pipeline.api.async_context import AsyncContext
 from pipeline.api.context import Context
 from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.event import Batch, Event
@@ -42,7 +43,12 @@ def described(function: Callable[..., Any]) -> str:
 
 
 def check_annotations(
-    group: str, topic: DeclaredTopic[Any, Any], function: Callable[..., None], *, batch: bool
+    group: str,
+    topic: DeclaredTopic[Any, Any],
+    function: Callable[..., Any],
+    *,
+    batch: bool,
+    is_async: bool = False,
 ) -> None:
     """Raise ConfigError if the annotations of a handler contradict its topic, or the order of the arguments."""
     annotations = _annotations(function)
@@ -51,12 +57,19 @@ def check_annotations(
     where = f"group {group}: handler {described(function)} of topic {topic.name}"
     kind = Batch if batch else Event
     expected = f"{kind.__name__}[{show(topic.key_type)}, {show(topic.value_type)}]"
+    given = AsyncContext if is_async else Context
     (first, event), (second, context) = annotations
-    if _is(event, Context) or (_is(context, Event, Batch) and not _is(event, Event, Batch)):
+    if _is(event, Context, AsyncContext) or (_is(context, Event, Batch) and not _is(event, Event, Batch)):
         raise ConfigError(
             f"{where}: the parameters are ({first}: {_shown(event)}, {second}: {_shown(context)}), but the "
             f"{kind.__name__.lower()} is passed first and the context second",
-            hint=f"write ({'batch' if batch else 'event'}: {expected}, ctx: Context)",
+            hint=f"write ({'batch' if batch else 'event'}: {expected}, ctx: {given.__name__})",
+        )
+    if _is(context, AsyncContext if given is Context else Context):
+        raise ConfigError(
+            f"{where}: parameter {second} is annotated {_shown(context)}, but the handler is given "
+            f"{'an AsyncContext' if is_async else 'a Context'}",
+            hint=f"write {second}: {given.__name__}, and use what it has",
         )
     alternatives = _members(event)
     if any(get_origin(each) is not kind and each is not kind for each in alternatives):
@@ -162,7 +175,7 @@ def _plain(function: Any) -> Any:
     return inspect.unwrap(getattr(function, "__func__", function))
 
 
-def _annotations(function: Callable[..., None]) -> list[tuple[str, Any]] | None:
+def _annotations(function: Callable[..., Any]) -> list[tuple[str, Any]] | None:
     """The names and annotations of the first two parameters. None if the function has others, or is wrapped."""
     inner: Any = function
     while isinstance(inner, partial):
@@ -184,7 +197,7 @@ def _evaluated(annotation: Any, plain: Any) -> Any:
     """The annotation, with its strings evaluated. `Any` if that is impossible.
 
     In a nested function, a name in a string may be a local one of the outer function, which cannot be seen from here.
-    Then only Event, Batch and Context are known, without their type arguments.
+    Then only Event, Batch and the contexts are known, without their type arguments.
     """
     names = getattr(plain, "__globals__", {})
     nested = "<locals>" in getattr(plain, "__qualname__", "")
@@ -195,7 +208,7 @@ def _evaluated(annotation: Any, plain: Any) -> Any:
         if nested:
             bare = str(annotation).partition("[")[0].strip()
             found = names.get(bare)
-            return found if found in (Event, Batch, Context) else Any
+            return found if found in (Event, Batch, Context, AsyncContext) else Any
         return typing.get_type_hints(holder, names, None).get("it", Any)
     except Exception:  # noqa: BLE001 - an annotation may be any expression
         return annotation if not isinstance(annotation, str) else Any

@@ -11,12 +11,25 @@ from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.sinks import Sink
 from pipeline.errors import ConfigError
 
-__all__ = ["RETRY_DELAY_S", "Binding", "OnError", "SinkBinding", "check_function", "check_retries"]
+__all__ = [
+    "CONCURRENCY",
+    "RETRY_DELAY_S",
+    "TIMEOUT_S",
+    "Binding",
+    "OnError",
+    "SinkBinding",
+    "check_calls",
+    "check_function",
+    "check_retries",
+]
 
 OnError = Literal["stop", "skip", "dead_letter"]
 RETRY_DELAY_S = 1.0
+CONCURRENCY = 64
+TIMEOUT_S = 30.0
 BACKOFF_CAP_S = 60.0
 MAX_CONFIGURED_DELAY_S = 3600
+MAX_CONCURRENCY = 10_000
 # A call only creates a coroutine or generator; the body does not run.
 _BODY_DOES_NOT_RUN = (
     inspect.iscoroutinefunction,
@@ -26,18 +39,32 @@ _BODY_DOES_NOT_RUN = (
 
 
 class Binding:
-    """One handler of one input topic. `batch`: it takes a Batch."""
+    """One handler of one input topic. `batch`: it takes a Batch.
 
-    __slots__ = ("batch", "function", "on_error", "retries", "retry_delay_s", "topic")
+    `concurrency`: the most calls of an async handler that run at once, each for at most `timeout_s`; 0 for a plain one.
+    """
+
+    __slots__ = (
+        "batch",
+        "concurrency",
+        "function",
+        "on_error",
+        "retries",
+        "retry_delay_s",
+        "timeout_s",
+        "topic",
+    )
 
     def __init__(
         self,
         topic: DeclaredTopic[Any, Any],
-        function: Callable[..., None],
+        function: Callable[..., Any],
         on_error: OnError,
         batch: bool,
         retries: int = 0,
         retry_delay_s: float = RETRY_DELAY_S,
+        concurrency: int = 0,
+        timeout_s: float = 0.0,
     ) -> None:
         self.topic = topic
         self.function = function
@@ -45,6 +72,13 @@ class Binding:
         self.batch = batch
         self.retries = retries
         self.retry_delay_s = retry_delay_s
+        self.concurrency = concurrency
+        self.timeout_s = timeout_s
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it is an async handler."""
+        return self.concurrency > 0
 
     def retry_wait_s(self, failures: int) -> float:
         """The wait after `failures` failures of a record. Doubles up to BACKOFF_CAP_S, or a longer `retry_delay_s`."""
@@ -73,18 +107,43 @@ def check_retries(group: str, binding: Binding) -> None:
         )
 
 
+def check_calls(group: str, concurrency: int, timeout_s: float) -> None:
+    """Raise ConfigError if an option of an async handler is out of range."""
+    if type(concurrency) is not int or not 1 <= concurrency <= MAX_CONCURRENCY:
+        raise ConfigError(
+            f"group {group}: concurrency is {concurrency!r}; it must be a whole number, 1 to {MAX_CONCURRENCY:,}"
+        )
+    if type(timeout_s) not in {int, float} or not 0 < timeout_s <= MAX_CONFIGURED_DELAY_S:
+        raise ConfigError(
+            f"group {group}: timeout_s is {timeout_s!r}; it must be a number of seconds, "
+            f"more than 0 and at most {MAX_CONFIGURED_DELAY_S}"
+        )
+
+
 def check_function(group: str, binding: Binding) -> None:
     """Raise ConfigError if the function of `binding` cannot be a handler of its topic."""
     function = binding.function
     if not callable(function):
         raise ConfigError(f"group {group}: the handler {function!r} is not a function")
-    if any(kind(function) for kind in _BODY_DOES_NOT_RUN):
+    if binding.is_async:
+        if not _is_async(function):
+            raise ConfigError(
+                f"group {group}: {described(function)} is not async; async_handler takes an async function",
+                hint="write it as async def handle(event, ctx), or register it with handler(topic)",
+            )
+    elif any(kind(function) for kind in _BODY_DOES_NOT_RUN):
         raise ConfigError(
             f"group {group}: {described(function)} is async or a generator; a handler must be a plain function",
-            hint="write it as def handle(event, ctx)",
+            hint="write it as def handle(event, ctx), or register an async function with "
+            "group.async_handler(topic), in a group of its own",
         )
     _check_arguments(group, function)
-    check_annotations(group, binding.topic, function, batch=binding.batch)
+    check_annotations(group, binding.topic, function, batch=binding.batch, is_async=binding.is_async)
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    called = getattr(type(function), "__call__", None)  # noqa: B004 - of an object that is called like a function
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 def _check_arguments(group: str, function: Callable[..., None]) -> None:

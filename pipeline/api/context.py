@@ -23,7 +23,7 @@ from pipeline.api.topic_limits import Accepted
 from pipeline.core.records import EARLIEST_MS, Record, kept_timestamp
 from pipeline.errors import ConfigError
 
-__all__ = ["Context", "RuntimeContext", "Sender"]
+__all__ = ["Context", "OutputContext", "RuntimeContext", "Sender", "not_a_table_of_the_group"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -33,59 +33,17 @@ R = TypeVar("R")
 Sender = tuple[str, Callable[[Any], bytes | None], Callable[[Any], tuple[bytes | None, Any]], Accepted]
 
 
-class Context:
-    """What a handler acts through: its task's tables, outputs and resources. The worker gives one to each call.
+class OutputContext:
+    """What `Context` and `AsyncContext` have in common: outputs and resources."""
 
-    Valid during the call only. Do not keep it: what is written after the call belongs to no record.
+    __slots__ = ("_message", "_outputs", "_resources", "_senders", "_used")
 
-    Example:
-        ```python
-        @app.handler(orders)
-        def bill(event: Event[str, Order], ctx: Context) -> None:
-            totals = ctx.table(totals_by_customer)
-            totals[event.key] = totals.get(event.key, 0) + event.value.amount
-            ctx.send(bills, event.key, Bill(totals[event.key]))
-        ```
-    """
-
-    __slots__ = ("_message", "_outputs", "_resources", "_senders", "_tables", "_used")
-
-    if TYPE_CHECKING:  # set by RuntimeContext
+    if TYPE_CHECKING:  # set by RuntimeContext, and for each call of an async handler
         _message: Any
         _outputs: list[Any]
         _resources: Callable[[DeclaredResource[Any]], Any]
         _senders: Mapping[DeclaredTopic[Any, Any], Sender]
-        _tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]]
         _used: dict[Any, Sender]
-
-    def table(self, table: Table[K, V], /) -> TaskTable[K, V]:
-        """The task's part of a table of this group.
-
-        Args:
-            table: What `app.table(...)` or `group.table(...)` returned.
-
-        Returns:
-            A mapping from keys to values, valid during the call.
-
-        Raises:
-            ConfigError: The table belongs to another group, or it is not a table. This stops the task, whatever
-                `on_error` says.
-
-        Example:
-            ```python
-            table = ctx.table(totals)
-            table[event.key] = table.get(event.key, 0) + 1
-            ```
-        """
-        try:
-            return self._tables[table]  # type: ignore[index]  # any other object is a KeyError
-        except (KeyError, TypeError):
-            if not isinstance(table, Table):
-                raise ConfigError(f"ctx.table takes what app.table(...) returned, not {table!r}") from None
-            raise ConfigError(
-                f"table {table.group}.{table.name} does not belong to the group of this handler",
-                hint="use a table declared on the handler's own group; groups exchange data through topics",
-            ) from None
 
     def send(
         self,
@@ -187,6 +145,51 @@ class Context:
         return sender
 
 
+class Context(OutputContext):
+    """What a handler acts through: its task's tables, outputs and resources. The worker gives one to each call.
+
+    Valid during the call only. Do not keep it: what is written after the call belongs to no record.
+
+    Example:
+        ```python
+        @app.handler(orders)
+        def bill(event: Event[str, Order], ctx: Context) -> None:
+            totals = ctx.table(totals_by_customer)
+            totals[event.key] = totals.get(event.key, 0) + event.value.amount
+            ctx.send(bills, event.key, Bill(totals[event.key]))
+        ```
+    """
+
+    __slots__ = ("_tables",)
+
+    if TYPE_CHECKING:  # set by RuntimeContext
+        _tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]]
+
+    def table(self, table: Table[K, V], /) -> TaskTable[K, V]:
+        """The task's part of a table of this group.
+
+        Args:
+            table: What `app.table(...)` or `group.table(...)` returned.
+
+        Returns:
+            A mapping from keys to values, valid during the call.
+
+        Raises:
+            ConfigError: The table belongs to another group, or it is not a table. This stops the task, whatever
+                `on_error` says.
+
+        Example:
+            ```python
+            table = ctx.table(totals)
+            table[event.key] = table.get(event.key, 0) + 1
+            ```
+        """
+        try:
+            return self._tables[table]  # type: ignore[index]  # any other object is a KeyError
+        except (KeyError, TypeError):
+            raise not_a_table_of_the_group(table, "ctx.table") from None
+
+
 class RuntimeContext(Context):
     """The context of a task, with what the runtime needs of it.
 
@@ -238,6 +241,21 @@ class RuntimeContext(Context):
         return lambda data: with_message(data, self.message)
 
     @property
+    def resources(self) -> Callable[[DeclaredResource[Any]], Any]:
+        """What makes the worker's resources."""
+        return self._resources
+
+    @property
+    def senders(self) -> Mapping[DeclaredTopic[Any, Any], Sender]:
+        """What may be sent to."""
+        return self._senders
+
+    @property
+    def used(self) -> dict[Any, Sender]:
+        """The senders of the topics that something was sent to. Calls of async handlers share it."""
+        return self._used
+
+    @property
     def tables(self) -> Iterable[RuntimeTable[Any, Any]]:
         """The task's part of each table."""
         return self._tables.values()
@@ -257,6 +275,16 @@ class RuntimeContext(Context):
     def outputs(self) -> list[Any]:
         """The outputs of the open commit."""
         return self._outputs
+
+
+def not_a_table_of_the_group(table: object, method: str) -> ConfigError:
+    """The error for the argument of `method`, which is not a table of the handler's group."""
+    if not isinstance(table, Table):
+        return ConfigError(f"{method} takes what app.table(...) returned, not {table!r}")
+    return ConfigError(
+        f"table {table.group}.{table.name} does not belong to the group of this handler",
+        hint="use a table declared on the handler's own group; groups exchange data through topics",
+    )
 
 
 def _check_headers(headers: Sequence[tuple[str, bytes | None]]) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from typing_extensions import TypeForm
 
-from pipeline.api.bindings import RETRY_DELAY_S, Binding, OnError, SinkBinding, check_function, check_retries
+from pipeline.api.async_context import AsyncContext
+from pipeline.api.bindings import (
+    CONCURRENCY,
+    RETRY_DELAY_S,
+    TIMEOUT_S,
+    Binding,
+    OnError,
+    SinkBinding,
+    check_calls,
+    check_function,
+    check_retries,
+)
 from pipeline.api.codecs import CodecName, resolve_value
 from pipeline.api.context import Context
 from pipeline.api.custom_codecs import Codec
@@ -18,7 +29,7 @@ from pipeline.api.sinks import Sink
 from pipeline.core.names import GroupId, check_name
 from pipeline.errors import ConfigError
 
-__all__ = ["BatchHandlerDecorator", "DeclaredGroup", "Group", "HandlerDecorator"]
+__all__ = ["AsyncHandlerDecorator", "BatchHandlerDecorator", "DeclaredGroup", "Group", "HandlerDecorator"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -40,6 +51,15 @@ class BatchHandlerDecorator(Protocol[K, V]):
         self, function: Callable[[Batch[K, V], Context], None], /
     ) -> Callable[[Batch[K, V], Context], None]:
         """Register the function. Raises ConfigError for one that cannot be called with a batch and a context."""
+
+
+class AsyncHandlerDecorator(Protocol[K, V]):
+    """Registers an async function of an `Event` and an `AsyncContext`, and returns it."""
+
+    def __call__(
+        self, function: Callable[[Event[K, V], AsyncContext], Coroutine[Any, Any, None]], /
+    ) -> Callable[[Event[K, V], AsyncContext], Coroutine[Any, Any, None]]:
+        """Register the function. Raises ConfigError for one that is not async, or takes other arguments."""
 
 
 class _App(Protocol):
@@ -213,6 +233,72 @@ class Group:
         declared = self._checked(topic, "batch_handler")
         return register
 
+    def async_handler(
+        self,
+        topic: Topic[K, V],
+        *,
+        concurrency: int = CONCURRENCY,
+        timeout_s: float = TIMEOUT_S,
+        on_error: OnError = "stop",
+        retries: int = 0,
+        retry_delay_s: float = RETRY_DELAY_S,
+    ) -> AsyncHandlerDecorator[K, V]:
+        """Register an async function for each record of a topic: several calls wait for services at the same time.
+
+        Calls for records of one key run one after the other, in order; those of other keys, and of records without a
+        key, run at the same time. Writes and outputs are committed exactly once, in the order of the records. After a
+        crash, up to 1,024 calls of each task are repeated with the same effect keys. The handlers of a group are all
+        async, or none is. A topic has one async handler in a group, and drops no duplicates (`dedup`).
+
+        Args:
+            topic: A topic of this app, without `dedup`.
+            concurrency: The most calls of the group that run at once in a worker. All handlers of a group have the
+                same.
+            timeout_s: Seconds after which a call is cancelled and counts as failed, at most 3600. It starts when the
+                call starts.
+            on_error: As for `handler`. Retries and time-outs come first.
+            retries: As for `handler`. The calls of other keys continue meanwhile, but nothing behind the record in its
+                partition is committed.
+            retry_delay_s: As for `handler`.
+
+        Returns:
+            A decorator for an async function of an `Event` and an `AsyncContext`.
+
+        Raises:
+            ConfigError: The topic, the function or an option cannot be used, or the group has sinks or handlers that
+                are not async.
+
+        Example:
+            ```python
+            http = app.resource(lambda: httpx.AsyncClient(timeout=5))
+            scoring = app.group("scoring")
+
+
+            @scoring.async_handler(orders, concurrency=64, timeout_s=10.0, retries=3)
+            async def score(event: Event[str, Order], ctx: AsyncContext) -> None:
+                response = await ctx.resource(http).get(f"{SCORES}/{event.key}")
+                ctx.send(scores, event.key, response.raise_for_status().json())
+            ```
+        """
+
+        def register(
+            function: Callable[[Event[K, V], AsyncContext], Coroutine[Any, Any, None]],
+        ) -> Callable[[Event[K, V], AsyncContext], Coroutine[Any, Any, None]]:
+            self._bind(
+                Binding(declared, function, on_error, False, retries, retry_delay_s, concurrency, timeout_s)
+            )
+            return function
+
+        declared = self._checked(topic, "async_handler")
+        check_calls(self.name, concurrency, timeout_s)
+        if declared.dedup is not None:
+            raise ConfigError(
+                f"group {self.name}: topic {topic.name} drops duplicates by their ids, and a group of async handlers "
+                "remembers no ids",
+                hint="let a plain handler of another group send the other events to another topic, and read that one",
+            )
+        return register
+
     def sink(self, topic: Topic[K, V], to: Sink[K, V], *, on_error: OnError = "stop") -> None:
         """Write the rows of a topic's records to a database, exactly once.
 
@@ -305,12 +391,35 @@ class Group:
                 "become a new letter each time",
                 hint="declare on_error='stop' or 'skip' for that handler, or read them in another group",
             )
+        if self._bindings and (binding.is_async or self._bindings[0].is_async):
+            self._check_async(self._bindings[0], binding)
         others = [b for b in self._bindings if b.topic is binding.topic]
         if others and (binding.batch or others[0].batch):
             raise ConfigError(
                 f"group {self.name}: topic {binding.topic.name} has a batch handler; it must be the only one"
             )
         self._bindings.append(binding)
+
+    def _check_async(self, first: Binding, binding: Binding) -> None:
+        """Check a handler that is added to others, some of which are async."""
+        if first.is_async != binding.is_async:
+            has, other = ("async", "a plain") if first.is_async else ("plain", "an async")
+            raise ConfigError(
+                f"group {self.name} has {has} handlers and cannot have {other} one: the handlers of a group are all "
+                "async, or none is",
+                hint='declare a group of its own for async handlers: app.group("scoring").async_handler(topic)',
+            )
+        if first.concurrency != binding.concurrency:
+            raise ConfigError(
+                f"group {self.name}: an async handler has concurrency={first.concurrency} and another one "
+                f"{binding.concurrency}: the handlers of a group share their calls",
+                hint="give all of them the same number, or declare a group for each",
+            )
+        if any(other.topic is binding.topic for other in self._bindings):
+            raise ConfigError(
+                f"group {self.name}: topic {binding.topic.name} has an async handler; it must be the only one",
+                hint="await both functions in one handler, or declare a group for each",
+            )
 
 
 class DeclaredGroup(Group):
@@ -348,6 +457,11 @@ class DeclaredGroup(Group):
     def sinks(self) -> list[SinkBinding]:
         """The sinks, in the order declared."""
         return self._sinks
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its handlers are async: either all are, or none is."""
+        return bool(self._bindings) and self._bindings[0].is_async
 
     @property
     def tables(self) -> dict[str, DeclaredTable[Any, Any]]:

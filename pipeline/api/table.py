@@ -373,6 +373,36 @@ class RuntimeTable(TaskTable[K, V]):
         """Read the rows of different keys in one call, so that reads find them in memory. Returns their number."""
         return self._load(keys)
 
+    def admit(self, key: K, value: V | None) -> tuple[bytes | None, V | None]:
+        """Check and encode a key and a value, for `put`. None deletes the row. Raises as `__setitem__`."""
+        if key not in self._slots:
+            self._add_slot(key)
+        if value is None:
+            return None, None
+        try:
+            return self._admit(value)
+        except REFUSALS as error:
+            refuse_value(error, f"table {self._definition.group}.{self._definition.name}")
+
+    def admitted(self, data: bytes, decoded: V) -> V:
+        """A value that `admit` returned, as a handler may have it."""
+        return decoded if self._fresh is None else self._fresh(data)
+
+    def put(self, key: K, data: bytes | None, decoded: V | None) -> None:
+        """Set what `admit` returned; None as `data` deletes the row. It is not in the undo log."""
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._add_slot(key)
+        if data is None:
+            slot[_VALUE] = _ABSENT
+        else:
+            self._overlay.written_bytes += len(data)
+            slot[_VALUE] = decoded if self._fresh is None else data
+        slot[_DATA] = data
+        if not slot[_DIRTY]:
+            slot[_DIRTY] = True
+            self._dirty.append(slot)
+
     def restore(self, slot: Slot, value: Any, data: Any, *, dirty: bool) -> None:
         """Take back the last write: the slot as it was."""
         slot[_VALUE] = value

@@ -7,6 +7,7 @@ the fakes and on the adapters.
 
 from pipeline.core.records import EARLIEST_MS, Output, Record, kept_timestamp
 from pipeline.ports.cluster import Cluster, Members, TopicInfo, TopicSpec
+from pipeline.ports.event_loop import EventLoop, SystemEventLoop
 from pipeline.ports.producer import (
     EventClient,
     EventClients,
@@ -62,6 +63,7 @@ __all__ = [
     "Ending",
     "EventClient",
     "EventClients",
+    "EventLoop",
     "Executor",
     "JournalBounds",
     "JournalReader",
@@ -91,6 +93,7 @@ __all__ = [
     "StoredObject",
     "Stores",
     "SystemClock",
+    "SystemEventLoop",
     "TopicInfo",
     "TopicSpec",
     "Tracer",

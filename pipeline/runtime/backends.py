@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.api.app import DeclaredApp
@@ -13,6 +14,7 @@ from pipeline.api.context import Sender
 from pipeline.api.declarations import DeclaredResource, DeclaredTopic
 from pipeline.api.group import DeclaredGroup
 from pipeline.config import WorkerSettings
+from pipeline.runtime.calls.call_loop import CallLoop
 from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.dead_letter_topics import create_dead_letter_topics
 from pipeline.runtime.environment import Environment
@@ -33,6 +35,7 @@ def plan_backends(
     settings: WorkerSettings,
     commit_rate: CommitRate,
     caches: CacheBudget,
+    calls: CallLoop,
 ) -> list[tuple[GroupPlan, TaskBackend]]:
     """Plan each group and make its backend, which is not started yet. Dead-letter and replays topics are created.
 
@@ -44,7 +47,7 @@ def plan_backends(
             plan,
             SinkBackend(plan, environment, settings, commit_rate)
             if plan.group.sinks
-            else JournalBackend(plan, senders, resources, environment, settings, commit_rate, caches),
+            else JournalBackend(plan, senders, resources, environment, settings, commit_rate, caches, calls),
         )
         for plan in plans
     ]
@@ -72,9 +75,14 @@ class Resources:
             self._made[resource] = resource.factory()
         return self._made[resource]
 
-    def close(self) -> None:
-        """Close the resources that have a `close` method, and drop all."""
+    def close(self, finish: Callable[[Awaitable[Any]], None] | None = None) -> None:
+        """Close the resources that have a method `aclose` or `close`. `finish`: awaits what it returns."""
         for made in self._made.values():
-            if callable(getattr(made, "close", None)):
-                made.close()
+            close = getattr(made, "aclose", None) if finish is not None else None
+            close = close or getattr(made, "close", None)
+            if not callable(close):
+                continue
+            result = close()
+            if finish is not None and inspect.isawaitable(result):
+                finish(result)
         self._made.clear()

@@ -44,6 +44,8 @@ from pipeline.ports import CrashLog, Ending, Logger, Record, error_fields
 
 __all__ = ["Crashes", "InputCrashes", "NativeCrash", "NoCrashLog", "unrecorded"]
 
+# The note while calls of async handlers run: it is not known which of their records a crash would belong to.
+CALLS = b"calls of async handlers"
 _FRAMES = 10  # frames of a crashed thread in an error
 MAX_NOTED = 16  # suspicions of a task in the notes to other workers
 
@@ -110,6 +112,7 @@ class Crashes:
         self._before: dict[Input, Sequence[Suspect]] = {}
         self._stack = ""  # the stack of the thread in that crash
         self._counted = ""  # the last process whose end is included in the suspicions
+        self._alert = False  # the previous process crashed natively
 
     def begin(self, app: str, process: str) -> None:
         """Read how the previous process ended, log it, and record this one, `process`. Raises ConfigError."""
@@ -144,7 +147,15 @@ class Crashes:
         suspects = {name: self._suspects[at] for name, at in inputs.items() if at in self._suspects}
         for partition in {inputs[name].task for name in suspects}:
             others.suspect(partition, self._noted(of_partition[partition]))
-        return InputCrashes(self._crash_log, inputs, suspects, changed, self._stack)
+        return InputCrashes(self._crash_log, inputs, suspects, changed, self._stack, alert=self._alert)
+
+    def handling_calls(self) -> None:
+        """Note that calls of async handlers run. `handled` ends the note."""
+        self._crash_log.handling(CALLS, 0, 0)
+
+    def handled(self) -> None:
+        """Note that nothing is handled."""
+        self._crash_log.handled()
 
     def leave(self) -> None:
         """Record that this process ends normally."""
@@ -188,7 +199,14 @@ class Crashes:
     def _record_ending(self, ending: Ending) -> None:
         found = read_trace(ending.trace)
         at, span = Input.decode(ending.place), Span(ending.first, ending.last)
-        doing = f"{_where(at, span)} of task {at.task}" if at is not None else "no record"
+        calls = ending.place == CALLS
+        doing = (
+            f"{_where(at, span)} of task {at.task}"
+            if at is not None
+            else CALLS.decode()
+            if calls
+            else "no record"
+        )
         if found is None:
             if not ending.left:
                 self._log.info(
@@ -200,7 +218,8 @@ class Crashes:
                 )
             return
         here = found.thread == ending.thread
-        crashes, after = 0, "the worker continues after the last commit"
+        self._alert = True
+        crashes, after = 0, _AFTER_CALLS if calls else "the worker continues after the last commit"
         if at is not None:
             self._found, self._before = Crash(at, span, here), self._suspects
             self._suspects = remember(self._suspects, self._found)
@@ -230,18 +249,30 @@ class InputCrashes:
         suspects: dict[str, Sequence[Suspect]],
         changed: Callable[[Input, Sequence[Suspect]], None],
         stack: str = "",
+        *,
+        alert: bool = False,
     ) -> None:
         self._crash_log = crash_log
         self._inputs = inputs
         self._places = {topic: at.encode() for topic, at in inputs.items()}
         self._changed = changed
         self._stack = stack
+        self._alert = alert
         self.suspects = suspects  # mostly empty
         self.handled = crash_log.handled
 
     def handling(self, topic: str, records: Sequence[Record]) -> None:
         """Note the records that are handled next; `handled` ends the note."""
         self._crash_log.handling(self._places[topic], records[0].offset(), records[-1].offset())  # 2
+
+    @property
+    def alert(self) -> bool:
+        """Whether each step of an async call is to be noted: the previous process crashed, or a record is suspected."""
+        return self._alert or bool(self.suspects)
+
+    def handling_calls(self) -> None:
+        """As in `Crashes`."""
+        self._crash_log.handling(CALLS, 0, 0)
 
     def parts(self, topic: str, records: Sequence[Record]) -> Sequence[Sequence[Record]]:
         """Split the records into the parts to handle: each suspected record is a part of its own."""
@@ -299,6 +330,12 @@ def unrecorded(task: TaskId, topics: Iterable[str]) -> InputCrashes:
     """The suspicions of a task that does not run in a worker."""
     inputs = {topic: Input(task, topic, "") for topic in topics}
     return InputCrashes(NoCrashLog(), inputs, {}, lambda _at, _suspects: None)
+
+
+_AFTER_CALLS = (
+    "it is not known which record's call crashed. The worker continues after the last commit, and notes each call: "
+    "another crash names its record"
+)
 
 
 def _where(at: Input, span: Span) -> str:

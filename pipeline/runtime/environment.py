@@ -11,6 +11,7 @@ from pipeline.ports import (
     Clock,
     Cluster,
     CrashLog,
+    EventLoop,
     Executor,
     JournalReader,
     Logger,
@@ -21,6 +22,7 @@ from pipeline.ports import (
     Step,
     Steps,
     Stores,
+    SystemEventLoop,
     Tracer,
     TransactionalClients,
 )
@@ -55,7 +57,7 @@ class Environment:
     that an unreachable database does not delay other groups; None: `executor` is used. `meter`: counts events for
     metrics; None: nothing is counted. `tracer`: makes spans of commits, restores and checkpoints. `process_began_s`:
     the start of the process on the clock's monotonic time; None if it is unknown. `peers`: watches other workers
-    and is watched by them; by default it does neither.
+    and is watched by them; by default it does neither. `event_loops`: opens the loop for async handlers.
     """
 
     cluster: Cluster
@@ -77,3 +79,4 @@ class Environment:
     tracer: Tracer = field(default_factory=NoTracer)
     process_began_s: float | None = None
     peers: Peers = field(default_factory=NoPeers)
+    event_loops: Callable[[], EventLoop] = SystemEventLoop

@@ -61,7 +61,7 @@ class IdlePositions:
             for run in self._runs
             for task in run.tasks.values()
             for place, position in run.applied(task).items()
-            if place.partition not in task.waiting and place.partition not in task.stopped
+            if not task.unfinished(place.partition) and place.partition not in task.stopped
         }
         self._quiet = {found: self._seen(found, position, now) for found, position in idle.items()}
         due = {found: each.position for found, each in self._quiet.items() if now - each.since_s >= QUIET_S}
@@ -95,7 +95,7 @@ class IdlePositions:
     @staticmethod
     def _is_still_idle(task: LiveTask, name: str, place: TopicPartition, position: int) -> bool:
         """Whether no record of an input was processed, or waits, since it was seen at `position`."""
-        busy = place.partition in task.waiting or place.partition in task.stopped
+        busy = task.unfinished(place.partition) or place.partition in task.stopped
         return not busy and task.positions[name] == position
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipeline.api.context import Sender
@@ -17,6 +18,8 @@ from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery_time import RestoreWork
 from pipeline.errors import PipelineError
 from pipeline.ports import Pending, task_fields
+from pipeline.runtime.calls.async_task import AsyncTask
+from pipeline.runtime.calls.call_loop import CallLoop
 from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.commit.journal_reader import last_entries, read_entries
 from pipeline.runtime.dead_letter_topics import holds_no_letters
@@ -52,8 +55,11 @@ class JournalBackend:
         settings: WorkerSettings,
         commit_rate: CommitRate,
         caches: CacheBudget,
+        calls: CallLoop,
     ) -> None:
         self._plan = plan
+        self._calls = calls
+        self._slots = calls.slots_of(plan.group) if plan.group.is_async else None
         self._senders = senders
         self._resources = resources
         self._environment = environment
@@ -111,7 +117,8 @@ class JournalBackend:
 
     def live(self, task: TaskId, restored: RestoredState) -> LiveTask:
         """A restored task."""
-        return Task(
+        kind = Task if self._slots is None else partial(AsyncTask, self._calls, self._slots)
+        return kind(
             task,
             self._plan,
             restored,

@@ -75,6 +75,10 @@ class LiveTask(Protocol):
         """The number of waiting records of each partition that has some."""
         ...
 
+    def unfinished(self, partition: int) -> bool:
+        """Whether records of a partition wait, or are being handled."""
+        ...
+
     @property
     def retried(self) -> Retried | None:
         """The record that is being retried, for which others of its input wait."""

@@ -19,12 +19,16 @@ __all__ = ["AtWork", "Watchdog"]
 
 @dataclass(frozen=True, slots=True)
 class AtWork:
-    """The current work of the processing thread: a topic's handlers, and the first unfinished record."""
+    """The current work of the processing thread: a topic's handlers, and the first unfinished record.
+
+    `ignores_cancellation`: the call of an async handler was over its time, and has not ended since. The thread is free.
+    """
 
     task: TaskId
     handlers: Sequence[str]
     record: Record
     records: int
+    ignores_cancellation: bool = False
 
     @property
     def handler(self) -> str:
@@ -85,8 +89,7 @@ class Watchdog:
                 **record_fields(found.record),
                 records=found.records,
                 running_s=round(seconds, 1),
-                hint="all tasks of this process wait until the handler returns. To end the worker, send SIGTERM: it "
-                "exits after stop_timeout_s and processes the record again after a restart: runbooks/handler-hangs.md",
+                hint=_CANCELLED_HINT if found.ignores_cancellation else _BLOCKED_HINT,
                 stack=self._stack(),
             )
             since = datetime.fromtimestamp(self._clock.wall_ms() / 1000 - seconds, UTC)
@@ -102,3 +105,13 @@ class Watchdog:
                 running_s=round(now - self._since_s, 1),
             )
         self._warned = False
+
+
+_BLOCKED_HINT = (
+    "all tasks of this process wait until the handler returns. To end the worker, send SIGTERM: it exits after "
+    "stop_timeout_s and processes the record again after a restart: runbooks/handler-hangs.md"
+)
+_CANCELLED_HINT = (
+    "the call of this async handler was cancelled after timeout_s and continues: records behind it in its partition "
+    "are not committed. Do not catch asyncio.CancelledError in the handler: runbooks/handler-hangs.md"
+)

@@ -20,6 +20,7 @@ from pipeline.ports import Pending, Record
 from pipeline.runtime.assignment.ownership import Ownership
 from pipeline.runtime.assignment.retried import RetriedRecords
 from pipeline.runtime.backends import Resources, plan_backends
+from pipeline.runtime.calls.call_loop import CallLoop
 from pipeline.runtime.checkpoints.checkpointer import Checkpointer
 from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.crashes import Crashes
@@ -66,6 +67,7 @@ class Worker:
         self._maintenance = Maintenance(self._runs, environment, settings)
         self._checkpointer = Checkpointer(self._runs, environment, settings)
         self._crashes = Crashes(environment.crash_log, environment.log)
+        self._calls = CallLoop(environment.event_loops, self._crashes, environment.clock, environment.log)
         self._lifecycle = TaskLifecycle(self._runs, environment, self._crashes, self._maintenance.lost)
         self._retried = RetriedRecords(environment.clock)
         self._changed_nothing = False  # in the last turn
@@ -86,6 +88,7 @@ class Worker:
             settings,
             self._commit_rate,
             self._caches,
+            self._calls,
         )
         plans = [plan for plan, _ in planned]
         self._log.plan(plans)
@@ -112,7 +115,8 @@ class Worker:
         """One turn: start restored tasks, poll, process, seal, retire. Returns whether anything changed."""
         self._turns += 1
         moved = self._lifecycle.turn()
-        timeout_s = 0.0 if moved or not self._changed_nothing else self._poll_wait_s()
+        waits = self._changed_nothing and not moved and not self._calls.in_flight
+        timeout_s = self._poll_wait_s() if waits else 0.0
         self._commit_rate.turn(self._lifecycle.ownership.members)
         for run in self._runs:
             moved |= self._poll(run, timeout_s)
@@ -128,6 +132,7 @@ class Worker:
         moved |= self._checkpointer.turn()
         for run, task_id, error in self._maintenance.turn():
             self._lifecycle.react(run, task_id, error)
+        moved |= self._calls.turn(moved=moved)
         self._changed_nothing = not moved
         return moved
 
@@ -189,6 +194,8 @@ class Worker:
             at: The record that the handler is processing.
             since: When the handler was first seen with it.
         """
+        if at.ignores_cancellation:
+            return  # the processing thread is free, and notes it
         self._lifecycle.ownership.blocked(
             f"handler {at.handler} has not returned from {at.place} since {since}: all tasks of this process wait"
             "\n  -> follow runbooks/handler-hangs.md"
@@ -222,7 +229,8 @@ class Worker:
         for run in self._runs:
             run.source.close()
             run.backend.close()
-        self._resources.close()
+        self._resources.close(self._calls.finish)
+        self._calls.close()
         self._environment.executor.close()
         self._checkpointer.close()
         self._crashes.leave()

@@ -93,6 +93,8 @@ def guarded(groups: Sequence[DeclaredGroup]) -> list[DeclaredGroup]:
 
 
 def _guard(binding: Binding) -> Binding:
+    if binding.is_async:
+        return binding  # its context ends with its call in every worker
     function: Callable[..., None] = binding.function
     name = getattr(function, "__qualname__", str(function))
 

@@ -320,7 +320,8 @@ class MemoryCrashLog:
     def handling(self, place: bytes, first: int, last: int) -> None:
         if not self._begun:
             raise InvariantError("records are handled before the crash log has begun")
-        self._place, self._span = place, (first, last)
+        if not self._trace:  # as in `handled`
+            self._place, self._span = place, (first, last)
 
     def handled(self) -> None:
         if not self._trace:  # a process that is gone does nothing more

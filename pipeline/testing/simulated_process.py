@@ -23,6 +23,7 @@ from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.metrics.meter import Meter
 from pipeline.runtime.worker import Worker
 from pipeline.testing.databases import DriverDatabases
+from pipeline.testing.event_loop import ManualEventLoop
 from pipeline.testing.guard import guarded
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
@@ -88,6 +89,7 @@ class SimulatedProcess:
         self._steps = _CrashAt()
         self._worker: Worker | None = None
         self._executor: Executor = InlineExecutor()
+        self._event_loop: ManualEventLoop | None = None  # of async handlers
         self._meter: Meter | None = None  # tests of metrics set it
         self._tracer: Tracer = NoTracer()  # tests of traces set it
         self._partitions = max(1, self._most_tasks) if partitions is None else partitions
@@ -165,6 +167,8 @@ class SimulatedProcess:
         """
         if isinstance(self._executor, DeferredExecutor):
             self._executor.drop()
+        if self._event_loop is not None:
+            self._event_loop.abandon()
         self._worker = None
         self.stores.crash()
         self.databases.crash()
@@ -369,7 +373,12 @@ class SimulatedProcess:
             crash_log=self.crash_log,
             meter=self._meter,
             tracer=self._tracer,
+            event_loops=self._open_event_loop,
         )
+
+    def _open_event_loop(self) -> ManualEventLoop:
+        self._event_loop = ManualEventLoop(self.clock)
+        return self._event_loop
 
     @property
     def _most_tasks(self) -> int:

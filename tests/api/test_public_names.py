@@ -20,17 +20,30 @@ CLASSES = [
     if name not in ADAPTERS and isinstance(value := getattr(module, name), type)
 ]
 # Users never make an object of these, so they have no constructor to show.
-HANDED_OUT = ["Batch", "Context", "Group", "Resource", "Table", "TaskTable", "Topic", "Transaction"]
+HANDED_OUT = [
+    "AsyncContext",
+    "Batch",
+    "Context",
+    "Group",
+    "Resource",
+    "Row",
+    "Table",
+    "TaskTable",
+    "Topic",
+    "Transaction",
+]
 MEMBERS = {
-    "App": "batch_handler group handler name resource run sink table topic topics",
+    "App": "async_handler batch_handler group handler name resource run sink table topic topics",
+    "AsyncContext": "resource row send",
     "Batch": "count index keys timestamps_ms values",
     "Context": "resource send table",
     "Delivered": "count id index offset partition timestamp_ms topic",
     "Delivery": "done exception future id key result topic",
     "Event": "effect_key headers id key offset partition timestamp_ms topic value",
-    "Group": "batch_handler handler name sink table",
+    "Group": "async_handler batch_handler handler name sink table",
     "Producer": "aclose aflush asend close flush send",
     "Resource": "",
+    "Row": "get value",
     "Table": "group name",
     "TaskTable": "get get_many items update",
     "Topic": "name",
@@ -103,7 +116,8 @@ def test_a_public_member_is_documented(name: str, cls: type) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["App", "Context", "Group", "Producer", "TaskTable", "TestDriver", "Transaction"]
+    "name",
+    ["App", "AsyncContext", "Context", "Group", "Producer", "Row", "TaskTable", "TestDriver", "Transaction"],
 )
 def test_what_users_call_has_an_example(name: str) -> None:
     """An example tells more than the types."""

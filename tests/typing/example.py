@@ -7,6 +7,7 @@ import msgspec
 
 from pipeline import (
     App,
+    AsyncContext,
     Batch,
     Context,
     Dedup,
@@ -16,6 +17,7 @@ from pipeline import (
     Event,
     Postgres,
     Producer,
+    Row,
     Sqlite,
     Table,
     Topic,
@@ -140,6 +142,21 @@ def audit(event: Event[str, object], ctx: Context) -> None:
 
 app.handler(flights)(audit)
 app.handler(delays, on_error="skip")(audit)
+
+stage3 = app.group("stage3")
+rated = stage3.table("rated", key=str, value=float)
+
+
+@stage3.async_handler(delays, concurrency=8, timeout_s=5.0, on_error="dead_letter", retries=2)
+async def rate(event: Event[str, Delay], ctx: AsyncContext) -> None:
+    row: Row[float] = ctx.row(rated, event)
+    before: float = row.get(0.0)
+    row.value = before + ctx.resource(pool).rate(event.key)
+    after: float | None = row.value
+    if after is None or after > 100.0:
+        row.value = None
+    ctx.send(alerts, event.key, Alert(f"rated {before}"), headers=[("rated", b"yes")])
+
 
 stage2 = app.group("hourly")
 hourly: Table[str, Delay] = stage2.table("hourly", key=str, value=Delay)

@@ -12,7 +12,8 @@ disturbed. Effects of handlers outside Kafka, such as HTTP calls, happen again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import wraps
@@ -41,6 +42,7 @@ from pipeline.ops.history.record_commits import (
 from pipeline.ops.history.tracing import Access, AccessKind, Trace, TracedTable
 from pipeline.ports import Output, Record, Stores
 from pipeline.runtime.backends import Resources
+from pipeline.runtime.calls.plain_call import as_plain
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import GroupPlan, plan_groups
 from pipeline.runtime.task.dead_letters import DeadLetters
@@ -207,6 +209,10 @@ def _check_identity(prepared: Prepared, past: PastState) -> None:
         raise InputError(f"{where}: table {changed[0]} had another type", hint=_SAME_VERSION)
 
 
+async def _awaited(awaitable: Awaitable[Any]) -> None:
+    await awaitable
+
+
 class _Run:
     """The handlers of a task on a past state. The writes stay in memory."""
 
@@ -221,6 +227,7 @@ class _Run:
         self._trace = Trace()
         self._call = call
         self._errors = _Errors()
+        self._runner = asyncio.Runner()  # of async handlers
         group = plan.group.with_bindings([self._watched(binding) for binding in plan.group.bindings])
         overlay = TaskOverlay()
         of_record = prepared.records.record.partition() or 0
@@ -289,7 +296,8 @@ class _Run:
         )
 
     def close(self) -> None:
-        self._resources.close()
+        self._resources.close(lambda awaitable: self._runner.run(_awaited(awaitable)))
+        self._runner.close()
 
     def _until_settled(self, record: Record) -> None:
         """Run the handlers with all their retries, without the waits between them."""
@@ -309,7 +317,7 @@ class _Run:
 
     def _watched(self, binding: Binding) -> Binding:
         """The handler, called by `call` and with its errors noted while the record in question is run."""
-        function = binding.function
+        function = as_plain(binding.function, self._runner) if binding.is_async else binding.function
 
         @wraps(function)
         def watched(event: Any, context: Any) -> None:

@@ -15,8 +15,9 @@ from pipeline.ports import Clock
 from pipeline.runtime.assignment.ownership import Ownership
 from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.task.backlog import Retried
+from pipeline.runtime.watchdog import AtWork
 
-__all__ = ["RetriedRecords", "retry_note"]
+__all__ = ["RetriedRecords", "hang_note", "retry_note"]
 
 INTERVAL_S = 1.0
 NOTED_AFTER_S = 3.0
@@ -43,12 +44,23 @@ class RetriedRecords:
             waits = retried is not None and now_s - retried.since_s >= NOTED_AFTER_S
             retrying = retried is not None and waits
             problem = retry_note(retried) if retried is not None and waits else ""
+            at = task.at_work
+            if at is not None and at.ignores_cancellation:
+                retrying, problem = False, hang_note(at)
             if task.stopped and task.poison is None:
                 retrying, problem = False, stop_note(task.stopped)
             if problem != noted.get(task.id, ""):
                 ownership.note_problem(task.id, task.applied.seq, problem, retrying=retrying)
             if problem:
                 self._noted[task.id] = problem
+
+
+def hang_note(at: AtWork) -> str:
+    """The text about a call of an async handler that has not ended after its cancellation."""
+    return (
+        f"the call of {at.handler} for {at.place} was over its time, and ignores its cancellation: later records of "
+        "its partition wait until it ends\n  -> follow runbooks/handler-hangs.md"
+    )
 
 
 def stop_note(stopped: Mapping[int, PipelineError]) -> str:

@@ -144,6 +144,10 @@ class SinkTask:
         """The number of waiting records of each partition that has some."""
         return self._backlog.by_partition
 
+    def unfinished(self, partition: int) -> bool:
+        """Whether records of a partition wait."""
+        return partition in self._backlog.by_partition
+
     @property
     def backlog_records(self) -> int:
         """The number of waiting records."""

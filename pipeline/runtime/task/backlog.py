@@ -7,7 +7,7 @@ the names of `core/inputs.py`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from pipeline.core.inputs import topic_of
@@ -62,6 +62,11 @@ class Backlog:
         self._runs.append((name, records))
         self._count(records[0], len(records))
 
+    def put_back(self, name: str, records: Sequence[Record]) -> None:
+        """Add records before all waiting ones of this input: `take` has returned them, and there is no room."""
+        self._runs.appendleft((name, records))
+        self._count(records[0], len(records))
+
     def _count(self, record: Record, added: int) -> None:
         self.records += added
         partition = record.partition() or 0
@@ -106,10 +111,15 @@ class Backlog:
             self._retries.pop(name, None)
             self._retried.pop(name, None)
 
-    def take(self) -> WaitingRecords | None:
-        """The next records that may be processed; None if there are none now. A retried record comes alone."""
+    def take(self, has_room: Callable[[str], bool] | None = None) -> WaitingRecords | None:
+        """The next records that may be processed; None if there are none now. A retried record comes alone.
+
+        `has_room`: whether records of an input may be processed. Default: those of all.
+        """
         now = self._clock.monotonic_s() if self._retries else 0.0
         for index, (name, records) in enumerate(self._runs):
+            if has_room is not None and not has_room(name):
+                continue
             retry = self._retries.get(name)
             if retry is None:
                 del self._runs[index]

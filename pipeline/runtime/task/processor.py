@@ -70,6 +70,11 @@ class Processor:
         self._failures = 0
 
     @property
+    def errors(self) -> RecordErrors:
+        """What decides about failed records."""
+        return self._errors
+
+    @property
     def rejected(self) -> Rejected:
         return self._errors.rejected
 

@@ -91,6 +91,7 @@ class Task:
         no_letters: bool = False,
     ) -> None:
         self.id = task
+        self._plan = plan
         group = plan.group
         self._pace = TaskPace(task, commit_rate, plan.placed_by)
         self._caches = caches
@@ -192,6 +193,10 @@ class Task:
     def retried(self) -> Retried | None:
         """The record that is being retried, for which others of its input wait."""
         return self._backlog.retried
+
+    def unfinished(self, partition: int) -> bool:
+        """Whether records of a partition wait, or are being handled."""
+        return partition in self._backlog.by_partition
 
     @property
     def positions(self) -> Mapping[str, int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from examples.flights.app import by_carrier
-from pipeline import App, Context, Dedup, Event, Table
+from pipeline import App, AsyncContext, Context, Dedup, Event, Table
 from pipeline.api.event import Batch
 from pipeline.app import declared_app
 from pipeline.config import WorkerSettings
@@ -345,3 +346,29 @@ def test_a_stale_leader_does_not_hide_a_record(nth: int) -> None:
     app.commit(2, 3)
     stale.answers = Nth(nth)
     assert [row.same for row in _run(app.driver, "numbers", 2).writes.values()] == [True]
+
+
+def test_an_async_handler_is_run_as_it_was_committed() -> None:
+    """Its row and its outputs are those of the commit; nothing else runs beside it."""
+    app = App("numbers")
+    numbers = app.topic("numbers", key=str, value=int)
+    sums = app.topic("sums", key=str, value=int)
+    totals = app.table("totals", key=str, value=int)
+
+    @app.async_handler(numbers)
+    async def add(event: Event[str, int], ctx: AsyncContext) -> None:
+        row = ctx.row(totals, event)
+        before = row.get(0)
+        await asyncio.sleep(0)
+        row.value = before + event.value
+        ctx.send(sums, event.key, row.get(0))
+
+    driver = TestDriver(app, settings=W1)
+    for value in (1, 2, 3):
+        driver.send(numbers, "a", value)
+    driver.run()
+    run = _run(driver, "numbers", 1)
+    assert run.outcome == "handled"
+    assert [(access.kind, access.value) for access in run.accesses] == [("read", 1), ("write", 3)]
+    assert [output.output.value for output in run.outputs] == [b"3"]
+    assert all(output.committed is not None for output in run.outputs)

@@ -1,0 +1,284 @@
+"""The task of a group of async handlers: `AsyncTask`.
+
+It differs from `Task` between the input and the open overlay:
+
+    offer -> at most MOST_CALLS calls, in order of arrival -> finished prefix -> open overlay and outputs -> seal
+               the other records wait in the backlog
+
+The position of an input moves with the prefix. So a crash repeats the calls that have started and whose records no
+commit contains: at most MOST_CALLS, and those of the open overlay and of the commit in progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pipeline.api.event import event_type
+from pipeline.core.dead_letters import decode_replay
+from pipeline.core.inputs import topic_of
+from pipeline.core.journal_format import EntryKind
+from pipeline.errors import InvariantError, PipelineError
+from pipeline.ports import Pending, Record
+from pipeline.runtime.calls.call import Call, Route, call_type
+from pipeline.runtime.calls.call_loop import CallLoop
+from pipeline.runtime.calls.partition_calls import Outstanding, PartitionCalls
+from pipeline.runtime.calls.slots import Slots
+from pipeline.runtime.crashes import NativeCrash
+from pipeline.runtime.task.backlog import Retried, WaitingRecords
+from pipeline.runtime.task.handler_errors import ENDING, handler_name
+from pipeline.runtime.task.record_errors import PoisonError
+from pipeline.runtime.task.refused_outputs import RefusedOutputError
+from pipeline.runtime.task.replays import ReplayedRecord, process_replays
+from pipeline.runtime.task.task import Task, _Partition
+from pipeline.runtime.watchdog import AtWork
+
+__all__ = ["AsyncTask"]
+
+MOST_CALLS = 1_024  # of a task, whose records are in no commit yet
+WAIT_S = 0.05  # for calls, in one turn of a worker that stops
+
+
+class AsyncTask(Task):
+    """The other arguments are those of `Task`. `loop`, `slots`: of the worker, and of the group in it."""
+
+    def __init__(self, loop: CallLoop, slots: Slots, *of_task: Any, **options: Any) -> None:
+        super().__init__(*of_task, **options)
+        plan, settings = self._plan, self._settings
+        self._loop = loop
+        self._slots = slots
+        self._routes = {
+            binding.topic.name: Route(
+                binding.topic,
+                binding,
+                event_type(self.id.app, self.id.group, plan.identity.inputs[binding.topic.name].topic_id),
+                binding.topic.value.read,
+            )
+            for binding in plan.group.bindings
+        }
+        longest_s = max(binding.timeout_s for binding in plan.group.bindings)
+        self._drain_s = min(longest_s, settings.stop_timeout_s / 2)
+        self._until_s = 0.0  # when the calls of a leaving task are cancelled
+        self._released = False
+        self._outstanding = Outstanding()
+        self._finished: dict[PartitionCalls, None] = {}  # those with a finished prefix
+        self._calls = {
+            partition.number: PartitionCalls(
+                slots,
+                self._processor.errors,
+                self._environment.clock,
+                self._outstanding,
+                lambda calls: self._finished.__setitem__(calls, None),
+            )
+            for partition in self._partitions
+        }
+        self._types = {
+            partition.number: call_type(self, self._calls[partition.number], partition.tables, self.context)
+            for partition in self._partitions
+        }
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is open, in progress or waiting, and no call is outstanding."""
+        return super().idle and not self._outstanding.calls and self._leaving == self._released
+
+    @property
+    def retried(self) -> Retried | None:
+        """The record that is being retried, for which others of its partition wait."""
+        found = [retried for calls in self._calls.values() if (retried := calls.retried) is not None]
+        return min(found, key=lambda retried: retried.since_s, default=None)
+
+    @property
+    def at_work(self) -> AtWork | None:
+        """The record whose handler the processing thread is in, or whose call has not ended after its cancellation."""
+        call = self._slots.at_work
+        if call is None or call.task is not self:
+            return None
+        name = handler_name(call.route.binding)
+        return AtWork(self.id, [name], call.record, 1, ignores_cancellation=call.cancelled_s is not None)
+
+    def unfinished(self, partition: int) -> bool:
+        """Whether records of a partition wait, or their calls are outstanding."""
+        return super().unfinished(partition) or len(self._calls[partition]) > 0
+
+    def advance(self, *, seal: bool = False) -> bool:
+        """As in `Task`; first, the finished calls at the beginning of each order become part of the open commit."""
+        moved = self._apply()
+        if self._leaving and not self._released:
+            self._drain()
+        return super().advance(seal=seal) or moved
+
+    def leave(self) -> None:
+        """Start to release the task: let the calls that have started end, for a while, and commit them."""
+        self._leaving = True
+        self._backlog.clear()
+        self._until_s = self._environment.clock.monotonic_s() + self._drain_s
+        for calls in self._calls.values():
+            calls.leave()
+
+    def wait(self) -> None:
+        """Run calls that are outstanding. Otherwise wait for the commit in progress, and retire it."""
+        if not (self._outstanding.calls and self._loop.drain(WAIT_S)):
+            super().wait()
+
+    def close(self) -> Pending[None] | None:
+        """As in `Task`. The calls are cancelled, and nothing of them counts, however they end."""
+        for calls in self._calls.values():
+            calls.drop()
+        return super().close()
+
+    def _drain(self) -> None:
+        """End with a release entry, once no call is outstanding. Calls that take too long are cancelled."""
+        if self._outstanding.calls and self._environment.clock.monotonic_s() >= self._until_s:
+            for calls in self._calls.values():
+                calls.drop_unfinished()
+        if not self._outstanding.calls:
+            self._released = True
+            self.enter(EntryKind.RELEASE, {})
+
+    def _take(self) -> WaitingRecords | None:
+        return self._backlog.take(self._has_room)
+
+    def _has_room(self, name: str) -> bool:
+        return self._room(self._calls[self._by_name[name].number]) > 0
+
+    def _room(self, calls: PartitionCalls) -> int:
+        """The number of calls of a partition that may be added.
+
+        A partition may have as many as are free. So others always have room while it waits for a retry.
+        """
+        free = MOST_CALLS - self._outstanding.calls
+        if len(self._calls) == 1:
+            return free
+        return max(0, (free - len(calls) + 1) // 2)
+
+    def _process(self, name: str, records: Sequence[Record], _failures: int = 0) -> None:
+        """Start the calls of records, as far as there is room. The other records wait in the backlog."""
+        partition = self._by_name[name]
+        if records[0].offset() < self._positions[name]:
+            raise InvariantError(f"task {self.id}: {name} gave offset {records[0].offset()} again")
+        room = self._room(self._calls[partition.number])
+        if room < len(records):
+            self._backlog.put_back(name, records[room:])
+            records = records[:room]
+        for run, refused in self._narrowing.runs(name, records):
+            if refused is not None:
+                self._add_condemned(name, run[0], refused)
+            elif topic_of(name) == self._replays_topic:
+                for record in run:
+                    self._add_replay(name, record)
+            else:
+                partition.ahead[topic_of(name)].load(run)
+                self._add(name, run, self._routes[topic_of(name)])
+
+    def _add(self, name: str, records: Sequence[Record], route: Route) -> None:
+        """Add the calls of records of an input."""
+        number = self._by_name[name].number
+        calls, new = self._calls[number], self._types[number]
+        suspected = name in self.crashes.suspects
+        decode_key, add = route.topic.key.decode, calls.add
+        for record in records:
+            crash = self.crashes.verdict(name, record) if suspected else None
+            if crash is not None:
+                self._add_condemned(name, record, crash)
+                continue
+            try:
+                key = decode_key(record.key())
+            except ENDING:
+                raise
+            except BaseException as error:  # noqa: BLE001 - a user's key type may raise anything
+                calls.add_undecodable(new(name, record, record, route, None), error)
+                continue
+            add(new(name, record, record, route, key))
+
+    def _add_replay(self, name: str, place: Record) -> None:
+        """Add the call of a dead letter that returns, as the record that it was."""
+        number = self._by_name[name].number
+        calls, new = self._calls[number], self._types[number]
+        crash = self.crashes.verdict(name, place) if name in self.crashes.suspects else None
+        if crash is not None:
+            self._add_condemned(name, place, crash)
+            return
+        replay = decode_replay(place.value())
+        route = self._routes.get(replay.topic) if replay is not None else None
+        if replay is None or route is None:
+            self._add_settled(name, place, lambda: process_replays(self._processor, [place], 0))
+            return
+        record = ReplayedRecord(replay)
+        if replay.topic_id:
+            route = replace(route, make=event_type(self.id.app, self.id.group, replay.topic_id))
+        try:
+            key = route.topic.key.decode(record.key())
+        except ENDING:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as in `_add`
+            calls.add_undecodable(new(name, place, record, route, None), error)
+        else:
+            calls.add(new(name, place, record, route, key))
+
+    def _add_condemned(self, name: str, record: Record, error: NativeCrash | RefusedOutputError) -> None:
+        """Add a record to which the policy applies without a call."""
+
+        def settle() -> None:
+            try:
+                self._condemn(topic_of(name), record, error)
+            except PoisonError:
+                if isinstance(error, NativeCrash):
+                    self.crashes.try_again(name, record)
+                raise
+
+        self._add_settled(name, record, settle)
+
+    def _add_settled(self, name: str, record: Record, settle: Callable[[], None]) -> None:
+        number = self._by_name[name].number
+        any_route = next(iter(self._routes.values()))  # no handler is called
+        self._calls[number].add_settled(self._types[number](name, record, record, any_route, None), settle)
+
+    def _apply(self) -> bool:
+        """Move finished calls at the beginning of each order into the open overlay. Returns whether there were any."""
+        if not self._finished:
+            return False
+        moved = False
+        for calls in list(self._finished):
+            while not self.full:
+                run = calls.take(self._narrowing.limit - self._open_records)
+                if not run:
+                    self._finished.pop(calls, None)
+                    break
+                self._apply_run(calls, run)
+                moved = True
+        return moved
+
+    def _apply_run(self, calls: PartitionCalls, run: Sequence[Call]) -> None:
+        """Move calls for records of one input into the open overlay, in order, and move its position."""
+        name, outputs = run[0].name, self.context.outputs
+        partition = self._by_name[name]
+        self._use(partition)
+        if not self._open_records:
+            self._pace.opened()
+        outputs_before, done, stopped = len(outputs), 0, None
+        for call in run:
+            if call.settle is not None:
+                try:
+                    call.settle()
+                except PoisonError as error:
+                    stopped = error
+                    break
+            elif call.written:
+                for table, (data, decoded) in call.written.items():
+                    table.put(call.key, data, decoded)
+                calls.applied(call)
+            if call.made:
+                outputs += call.made
+            done += 1
+        if done:
+            places = [call.place for call in run[:done]]
+            self._passed(name, places, done, places[-1].offset() + 1)
+        self._count_outputs(done, outputs_before)
+        if stopped is not None:
+            self._stop(partition, run[done].place, stopped.error)
+
+    def _stop(self, partition: _Partition, record: Record, error: PipelineError) -> None:
+        super()._stop(partition, record, error)
+        self._calls[partition.number].drop()

@@ -1,0 +1,144 @@
+"""One attempt of an async handler at a record: `Call`, and what the calls of a partition have in common.
+
+    WAITING ----> RUNNING ----> DONE ----> its writes are in the tables
+       |             |  |
+       |             |  +--- failed, retries are left ---> RETRIED (a new call follows)
+       +-- dropped --+-----> DROPPED (nothing of it counts)
+
+The handler's context is the call itself, so that a record costs one object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from pipeline.api.async_context import AsyncContext
+from pipeline.api.bindings import Binding
+from pipeline.api.context import RuntimeContext
+from pipeline.api.declarations import DeclaredTable, DeclaredTopic
+from pipeline.api.event import Event
+from pipeline.api.table import RuntimeTable
+from pipeline.ports import Record
+from pipeline.runtime.calls.noted import Noted
+
+if TYPE_CHECKING:
+    from pipeline.runtime.calls.async_task import AsyncTask
+    from pipeline.runtime.calls.partition_calls import PartitionCalls
+
+__all__ = ["Call", "CallState", "Route", "call_type"]
+
+
+class CallState(Enum):
+    """See the diagram above."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    RETRIED = "retried"
+    DONE = "done"
+    DROPPED = "dropped"
+
+
+_WAITING: Final = CallState.WAITING
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The async handler of a topic in one task. `read`: decodes the value of a record."""
+
+    topic: DeclaredTopic[Any, Any]
+    binding: Binding
+    make: type[Event[Any, Any]]
+    read: Callable[[Record], Any]
+
+
+class Call(AsyncContext):
+    """One attempt at the record `record`, which is `place` in the input `name`: a replay has another place.
+
+    `failures`: earlier ones of the record. `settle`: applies the policy in its turn; None after success.
+    """
+
+    __slots__ = (
+        "cancelled_s",
+        "failures",
+        "first_failed_s",
+        "made",
+        "name",
+        "place",
+        "reason",
+        "route",
+        "settle",
+        "started_s",
+        "state",
+    )
+
+    if TYPE_CHECKING:  # the same for all calls of a partition: see `call_type`
+        calls: PartitionCalls
+        task: AsyncTask
+
+    # The same slots under other names: a property would cost a call for each record.
+    key: Any = AsyncContext._key  # type: ignore[misc]  # noqa: SLF001
+    record: Any = AsyncContext._message  # type: ignore[misc]  # noqa: SLF001
+    written: Any = AsyncContext._written  # type: ignore[misc]  # noqa: SLF001
+
+    def __init__(self, name: str, place: Record, record: Record, route: Route, key: Any) -> None:
+        self._message = record
+        self._outputs = []
+        self._written = None
+        self._event = None
+        self._key = key
+        self.name = name
+        self.place = place
+        self.route = route
+        self.state: CallState = _WAITING
+        self.failures = 0
+        self.started_s = 0.0
+        self.cancelled_s: float | None = None  # when it was over its time
+        self.settle: Callable[[], None] | None = None
+        self.made: list[Any] | None = None
+        self.first_failed_s = 0.0
+        self.reason = ""
+
+    def start(self) -> Coroutine[Any, Any, None]:
+        """Call the handler. The value is decoded again for each attempt. Raises what the codec raises.
+
+        After a native crash, each step of the coroutine is noted in the crash log.
+        """
+        route, record, crashes = self.route, self._message, self.task.crashes
+        event = self._event = route.make(self._key, route.read(record), record)
+        handler: Coroutine[Any, Any, None] = route.binding.function(event, self)
+        return Noted(handler, crashes, self.name, self.place) if crashes.alert else handler
+
+    def end(self) -> list[Any]:
+        """End the call: its context can no longer be used. Returns its outputs."""
+        return self._end()
+
+    def again(self) -> Call:
+        """The next attempt, with a context of its own: what this one left behind cannot write into it."""
+        following = type(self)(self.name, self.place, self._message, self.route, self._key)
+        following.failures = self.failures + 1
+        following.first_failed_s = self.first_failed_s
+        return following
+
+
+def call_type(
+    task: AsyncTask,
+    calls: PartitionCalls,
+    tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]],
+    context: RuntimeContext,
+) -> type[Call]:
+    """The class of the calls of a partition: what is the same for all of them costs each nothing."""
+    shared = {
+        "task": task,
+        "calls": calls,
+        "_earlier": calls.earlier,
+        "_tables": tables,
+        "_resources": context.resources,
+        "_senders": context.senders,
+        "_used": context.used,
+    }
+    return cast(
+        "type[Call]", type("Call", (Call,), {"__slots__": (), "__module__": Call.__module__, **shared})
+    )

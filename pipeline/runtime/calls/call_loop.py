@@ -1,0 +1,162 @@
+"""The event loop of a worker: `CallLoop`. It runs the calls of all async groups, in slices on the processing thread.
+
+    worker.step    poll -> offer -> advance -> slice
+    slice          run what is ready while calls start or end; if the turn did nothing else, wait up to 5 ms for more
+
+So all code of handlers runs on one thread, and nothing of a task is changed by two. While calls are in flight, polls do
+not wait. While none is, the loop does not run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from pipeline.api.group import DeclaredGroup
+from pipeline.errors import ConfigError
+from pipeline.ports import Clock, EventLoop, Logger
+from pipeline.runtime.calls.slots import Slots
+from pipeline.runtime.crashes import Crashes
+
+__all__ = ["CallLoop"]
+
+SLICE_S = 0.005  # the longest wait for calls in one turn
+SOON_S = (
+    0.001  # after the first call that ended, so that others that end at the same time are in the same turn
+)
+END_S = 1.0  # for cancelled calls at the end of the worker
+CLOSE_S = 5.0  # for each resource
+
+
+class CallLoop:
+    """`open_loop`: makes the event loop, when an async group needs one. Processing thread only."""
+
+    def __init__(
+        self, open_loop: Callable[[], EventLoop], crashes: Crashes, clock: Clock, log: Logger
+    ) -> None:
+        self._open_loop = open_loop
+        self._crashes = crashes
+        self._clock = clock
+        self._log = log
+        self._loop: EventLoop | None = None
+        self._slots: list[Slots] = []
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a call has started and has not ended, so that polls must not wait."""
+        return any(slots.in_flight for slots in self._slots)
+
+    def slots_of(self, group: DeclaredGroup) -> Slots:
+        """The slots for the calls of a group. Raises ConfigError inside of a running event loop."""
+        concurrency = group.bindings[0].concurrency
+        slots = Slots(self._opened().loop, concurrency)
+        self._slots.append(slots)
+        return slots
+
+    def turn(self, *, moved: bool) -> bool:
+        """Run the calls. `moved`: do not wait. Returns whether calls started or ended."""
+        busy = [slots for slots in self._slots if slots.pending]
+        if self._loop is None or not busy:
+            return False
+        before = _turns(busy)
+        self._crashes.handling_calls()
+        try:
+            self._run_ready(self._loop, busy)
+            if not moved and before == _turns(busy) and self.in_flight:
+                self._begin(busy)
+                self._loop.wait(SLICE_S)
+        finally:
+            self._crashes.handled()
+        for slots in busy:
+            slots.end_turn()
+        return before != _turns(busy)
+
+    def drain(self, seconds: float) -> bool:
+        """Run the calls, and wait for some time if none starts or ends. Returns False if there is none."""
+        if self._loop is None or not any(slots.active for slots in self._slots):
+            return False
+        if not self.turn(moved=True):
+            self._loop.sleep(seconds)
+        return True
+
+    def finish(self, awaitable: Awaitable[Any]) -> None:
+        """Await something to its end, such as the close of a resource. Its errors are logged."""
+        task = self._until_done(self._opened(), _awaited(awaitable), CLOSE_S)
+        error = task.exception() if task.done() and not task.cancelled() else TimeoutError(f"{CLOSE_S:g} s")
+        if error is not None:
+            self._log.warning("resource_not_closed", error=type(error).__name__, message=str(error))
+
+    def close(self) -> None:
+        """Cancel what still runs, and close the loop."""
+        if self._loop is None:
+            return
+        loop = self._loop.loop
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        self._until_done(self._loop, _ended(asyncio.all_tasks(loop)), END_S)
+        self._until_done(self._loop, loop.shutdown_asyncgens(), END_S)
+        loop.close()
+        self._loop = None
+
+    def _until_done(
+        self, loop: EventLoop, coroutine: Coroutine[Any, Any, None], seconds: float
+    ) -> asyncio.Task[None]:
+        """Run a coroutine to its end, for at most some seconds."""
+        task = loop.loop.create_task(coroutine)
+        task.add_done_callback(lambda _: loop.loop.stop())
+        deadline_s = self._clock.monotonic_s() + seconds
+        while not task.done() and self._clock.monotonic_s() < deadline_s:
+            loop.sleep(SLICE_S)
+        task.cancel()
+        return task
+
+    def _opened(self) -> EventLoop:
+        if self._loop is None:
+            if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the documented one raises if there is none
+                raise ConfigError(
+                    "a worker with async handlers cannot run inside of an event loop that runs: it has its own",
+                    hint="call app.run() or TestDriver from a plain function, not from an async one",
+                )
+            self._loop = self._open_loop()
+            self._loop.loop.set_exception_handler(self._unhandled)
+        return self._loop
+
+    def _run_ready(self, loop: EventLoop, busy: list[Slots]) -> None:
+        """Run what is ready, while calls start or end, for no longer than a slice."""
+        until_s = self._clock.monotonic_s() + SLICE_S
+        while True:
+            before = _turns(busy)
+            self._begin(busy)
+            loop.run_ready()
+            if before == _turns(busy) or self._clock.monotonic_s() >= until_s:
+                return
+
+    @staticmethod
+    def _begin(busy: list[Slots]) -> None:
+        for slots in busy:
+            slots.begin_turn()
+
+    def _unhandled(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An error that no call has seen, such as that of a task that a handler has left behind."""
+        error = context.get("exception")
+        self._log.warning(
+            "async_error_unhandled",
+            error=type(error).__name__ if error is not None else "",
+            message=f"{context.get('message', '')}: {error}"
+            if error is not None
+            else context.get("message", ""),
+        )
+
+
+def _turns(slots: list[Slots]) -> int:
+    return sum(each.turns for each in slots)
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> None:
+    await awaitable
+
+
+async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
+    if tasks:
+        await asyncio.wait(tasks)

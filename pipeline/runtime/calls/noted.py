@@ -1,0 +1,53 @@
+"""Notes the record of a call in the crash log during each step of its handler: `Noted`.
+
+Usually the crash log says only that calls were in flight. After a native crash, it names the record whose handler the
+processing thread is in. Between the steps it names none: a crash in a callback of the loop belongs to no record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from pipeline.ports import Record
+from pipeline.runtime.crashes import InputCrashes
+
+__all__ = ["Noted"]
+
+
+class Noted(Coroutine[Any, Any, None]):
+    """Awaits a handler's coroutine, and notes each of its steps."""
+
+    def __init__(
+        self, handler: Coroutine[Any, Any, None], crashes: InputCrashes, name: str, record: Record
+    ) -> None:
+        self._handler = handler
+        self._crashes = crashes
+        self._name = name
+        self._records = [record]
+
+    def __await__(self) -> Noted:  # also an iterator, as `await` needs it
+        return self
+
+    def __iter__(self) -> Noted:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def send(self, value: Any, /) -> Any:
+        self._crashes.handling(self._name, self._records)
+        try:
+            return self._handler.send(value)
+        finally:
+            self._crashes.handling_calls()
+
+    def throw(self, *error: Any) -> Any:
+        self._crashes.handling(self._name, self._records)
+        try:
+            return self._handler.throw(*error)
+        finally:
+            self._crashes.handling_calls()
+
+    def close(self) -> None:
+        self._handler.close()

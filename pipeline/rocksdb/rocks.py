@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,9 @@ class RocksStores:
         self._root = state_dir
         self._memory = SharedMemory(block_cache_bytes)
         self._open: weakref.WeakValueDictionary[Path, RocksStore] = weakref.WeakValueDictionary()
+        self._lock = (
+            threading.Lock()
+        )  # tasks are opened side by side, and each copy of `_open` iterates over it
         self._claims: dict[str, weakref.finalize[..., RocksStores]] = {}
 
     def claim(self, app: str) -> None:
@@ -97,15 +101,19 @@ class RocksStores:
             raise access_failure(
                 f"cannot create the state directory {path} of task {task}", path, error
             ) from error
-        states = 1 + sum(not store.closed for store in self._open.copy().values())
-        self._memory.adapt(states)
+        self._memory.adapt(1 + sum(not store.closed for store in self._stores()))
         try:
             database = open_database(path, self._memory)
         except Exception as error:
             raise open_failure(path, task, error) from error
         store = RocksStore(database, path, self._limit_write_buffers)
-        self._open[path] = store
+        with self._lock:
+            self._open[path] = store
         return store
+
+    def _stores(self) -> list[RocksStore]:
+        with self._lock:
+            return list(self._open.values())
 
     def open_read_only(self, task: TaskId) -> RocksView:
         """The current state, for inspection. A worker may have it open and continue to write.
@@ -177,7 +185,7 @@ class RocksStores:
     def _limit_write_buffers(self) -> None:
         """After a write to any state: begin to flush the largest write buffer if all take too much. Any thread."""
         if self._memory.exceeded:
-            stores = list(self._open.copy().values())
+            stores = self._stores()
             chosen = self._memory.to_flush([store.write_buffer_bytes() for store in stores])
             if chosen is not None:
                 stores[chosen].begin_flush()

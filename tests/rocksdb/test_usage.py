@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,21 @@ def test_the_disk_is_that_of_the_table_files(tmp_path: Path) -> None:
     assert after.memtable_bytes < before.memtable_bytes
     assert (after.write_delays, after.write_stops) == (0, 0)
     store.close()
+
+
+def test_many_states_are_opened_side_by_side(tmp_path: Path) -> None:
+    """A worker of 300 tasks ended: one thread opened a state while another one counted those that are open."""
+    stores = RocksStores(tmp_path, CACHE_BYTES)
+    tasks = [TaskId("app", "group", number) for number in range(60)]
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(16) as threads:
+            opened = list(threads.map(stores.open, tasks))
+    finally:
+        sys.setswitchinterval(interval_s)
+    for store in opened:
+        store.close()
 
 
 def test_all_states_share_the_block_cache(tmp_path: Path) -> None:

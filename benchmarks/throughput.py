@@ -240,7 +240,7 @@ def run_worker(
         time.sleep(0.005)
     worker._poll = read  # type: ignore[method-assign]  # noqa: SLF001
     if port is not None:
-        port.running(lambda: worker.mark)
+        port.running(lambda: worker.mark, worker.row_queries)
     began, cpu = time.monotonic(), time.process_time()
     next_publish_s = began
     while time.monotonic() < deadline:

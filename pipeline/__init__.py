@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         InvariantError,
         PipelineError,
         ProducerClosedError,
+        QueryError,
         QueueFullError,
         SinkUnreachableError,
         UnknownOutcomeError,
@@ -50,9 +51,11 @@ if TYPE_CHECKING:
     from pipeline.producing.delivery import Delivered, Delivery
     from pipeline.producing.kafka_producers import Producer, TransactionalProducer
     from pipeline.producing.transactions import Transaction
+    from pipeline.queries.reader import Answer, Reader
 
 __all__ = [
     "AbortableError",
+    "Answer",
     "App",
     "AsyncContext",
     "Batch",
@@ -84,7 +87,9 @@ __all__ = [
     "Producer",
     "ProducerClosedError",
     "ProducerSettings",
+    "QueryError",
     "QueueFullError",
+    "Reader",
     "Resource",
     "Row",
     "Settings",
@@ -104,6 +109,7 @@ __all__ = [
 
 _HOMES = {
     "AbortableError": "pipeline.errors",
+    "Answer": "pipeline.queries.reader",
     "App": "pipeline.app",
     "AsyncContext": "pipeline.api.async_context",
     "Batch": "pipeline.api.event",
@@ -135,7 +141,9 @@ _HOMES = {
     "Producer": "pipeline.producing.kafka_producers",
     "ProducerClosedError": "pipeline.errors",
     "ProducerSettings": "pipeline.config",
+    "QueryError": "pipeline.errors",
     "QueueFullError": "pipeline.errors",
+    "Reader": "pipeline.queries.reader",
     "Resource": "pipeline.api.declarations",
     "Row": "pipeline.api.async_context",
     "Settings": "pipeline.config",

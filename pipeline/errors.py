@@ -26,6 +26,7 @@ __all__ = [
     "OutOfRangeError",
     "PipelineError",
     "ProducerClosedError",
+    "QueryError",
     "QueueFullError",
     "RefusedError",
     "RejectedRowsError",
@@ -198,6 +199,10 @@ class RefusedError(AbortableError):
 
 class UnknownOutcomeError(PipelineError):
     """It is unknown whether a commit happened. A task reads its journal to find out."""
+
+
+class QueryError(PipelineError):
+    """No worker gave an answer to a `Reader` in time, or one refused the request. Nothing has changed."""
 
 
 class DeliveryError(PipelineError):

@@ -27,6 +27,7 @@ __all__ = [
     "Departure",
     "DepartureRecord",
     "Departures",
+    "HttpAddress",
     "PeerAddress",
     "Revocation",
     "immunity_s",
@@ -73,6 +74,15 @@ class Revocation(NamedTuple):
     worker: str
     process: str
     number: int
+
+
+class HttpAddress(NamedTuple):
+    """Where the HTTP port of a process can be reached, for queries."""
+
+    worker: str
+    process: str
+    host: str
+    port: int
 
 
 class PeerAddress(NamedTuple):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from pipeline.core.crashes import Suspect
-from pipeline.core.departures import Departure, PeerAddress, Revocation
+from pipeline.core.departures import Departure, HttpAddress, PeerAddress, Revocation
 from pipeline.core.inputs import TaskInputs
 from pipeline.core.names import TaskId
 from pipeline.core.recovery_time import RecoverySpeed
@@ -93,7 +93,15 @@ class MeasuredSpeed(NamedTuple):
 
 
 About = (
-    Owner | Claim | Departure | Revocation | PeerAddress | DeferredGroup | Suspected | MeasuredSpeed
+    Owner
+    | Claim
+    | Departure
+    | Revocation
+    | PeerAddress
+    | HttpAddress
+    | DeferredGroup
+    | Suspected
+    | MeasuredSpeed
 )  # what a note says
 
 
@@ -180,9 +188,19 @@ class _SinkNote(_PeerNote, frozen=True, array_like=True):
     tasks: int = 0
 
 
+class _HttpNote(_SinkNote, frozen=True, array_like=True):
+    """The note of a worker about its HTTP port. All others are written without this field."""
+
+    http: HttpAddress | None = None
+
+    @property
+    def key(self) -> bytes:
+        return super().key if self.http is None else f"http/{self.http.worker}".encode()
+
+
 _VERSION = 1
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(_SinkNote)
+_decoder = msgspec.json.Decoder(_HttpNote)
 
 
 def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
@@ -210,6 +228,8 @@ def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
         note = _PeerNote(**msgspec.structs.asdict(note), revocation=about)
     elif isinstance(about, PeerAddress):
         note = _PeerNote(**msgspec.structs.asdict(note), address=about)
+    elif isinstance(about, HttpAddress):
+        note = _HttpNote(**msgspec.structs.asdict(note), http=about)
     return note.key, _encoder.encode(note)
 
 
@@ -233,7 +253,7 @@ def decode_note(app: str, data: bytes) -> tuple[TaskId, About] | None:
         return None
     owner = Owner(*note.owner, note.retrying, note.tasks) if note.owner is not None else None
     left = note.revocation or note.address or _departure_of(note)
-    about = owner or note.claim or left or note.waiting or note.suspected or note.measured
+    about = owner or note.claim or left or note.waiting or note.suspected or note.measured or note.http
     if note.version != _VERSION or about is None:
         return None
     return TaskId(app, note.group, note.partition), about

@@ -17,11 +17,13 @@ from http import HTTPStatus
 from pipeline.config import HttpSettings, WorkerSettings
 from pipeline.http.application import Answer, Application, Request, Route, json_answer
 from pipeline.http.documents import AppDocuments, PageApp
+from pipeline.http.rows import ROWS, RowDocuments
 from pipeline.http.server import HttpServer
 from pipeline.http.ui import page_routes
 from pipeline.http.worker_metrics import WorkerMetrics
 from pipeline.ports import Logger
 from pipeline.runtime.metrics.figures import WorkerFigures
+from pipeline.runtime.row_queries import RowQueries
 
 __all__ = ["Liveness", "WorkerPort", "readiness"]
 
@@ -106,11 +108,13 @@ class WorkerPort:
         self._mark: Callable[[], object] | None = None
         self._stopping = False
         self._liveness = Liveness(worker.handler_warning_s, metrics.clock.monotonic_s)
+        self._rows = RowDocuments(app.declared, worker.worker_id)
         self.documents = AppDocuments(app, metrics.clients, settings, metrics.clock)
         self.routes: Mapping[str, Route] = {
             "/livez": Route(self._livez, open=True),
             "/readyz": Route(self._readyz, open=True),
             "/metrics": Route(metrics.exporter.answer, open=True),
+            ROWS: Route(self._rows.answer),
             **self.documents.routes,
             **page_routes(),
         }
@@ -139,9 +143,9 @@ class WorkerPort:
         self._log.info("http_listening", host=host, port=self.port)
         return True
 
-    def running(self, mark: Callable[[], object]) -> None:
+    def running(self, mark: Callable[[], object], queries: RowQueries) -> None:
         """The processing loop begins. `mark`: returns a value that changes while it makes progress."""
-        self._mark = mark
+        self._mark, self._rows.queries = mark, queries
 
     def stopping(self) -> None:
         """The processing loop has ended. From now on the worker is not ready; `stop_timeout_s` bounds the stop."""

@@ -10,9 +10,9 @@ import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from pipeline.config import KafkaSettings, WorkerSettings, host_and_port
+from pipeline.config import KafkaSettings, Settings, WorkerSettings, host_and_port
 
-__all__ = ["PeerPlace", "place_of"]
+__all__ = ["PeerPlace", "http_address", "place_of"]
 
 _KAFKA_PORT = 9092
 
@@ -34,6 +34,19 @@ def place_of(kafka: KafkaSettings, worker: WorkerSettings) -> PeerPlace:
     if not told_host:
         told_host = _address_towards(kafka.bootstrap_servers) if _is_wildcard(host) else host
     return PeerPlace(host, worker.peer_port, told_host, told_port)
+
+
+def http_address(settings: Settings, port: int) -> tuple[str, int] | None:
+    """Where other processes reach the HTTP port of this worker; None if that is not known.
+
+    A port that listens on all addresses is told with the host of `peer_address`, or the address towards Kafka.
+    """
+    if not _is_wildcard(settings.http.host):
+        return settings.http.host, port
+    try:
+        return place_of(settings.kafka, settings.worker).told_host, port
+    except OSError:
+        return None
 
 
 def _is_wildcard(host: str) -> bool:

@@ -107,6 +107,13 @@ class Store(Protocol):
         """The last applied position; None if the store is empty."""
         ...
 
+    def row(self, key: bytes) -> tuple[bytes | None, bytes | None] | None:
+        """The position and the value of a key, which is at least as new; None if the state was closed.
+
+        Any thread may call this.
+        """
+        ...
+
     def snapshot(self) -> Snapshot:
         """A snapshot of the values and the position. May run concurrently with reads and an `apply`.
 

@@ -33,6 +33,7 @@ from pipeline.kafka.producer import KafkaProducers
 from pipeline.kafka.reachable import StartupWait
 from pipeline.kafka.source import KafkaSources
 from pipeline.object_store.checkpoint_store import open_checkpoint_store
+from pipeline.peers.address import http_address
 from pipeline.peers.sockets import PeerSockets
 from pipeline.ports import Logger, Steps, SystemClock, error_fields
 from pipeline.processes.observers import UNOBSERVED, Observers, observed
@@ -190,6 +191,7 @@ def build_environment(
         tracer=observers.tracer,
         process_began_s=process_began_s(),
         peers=PeerSockets(settings.kafka, settings.worker, logger),
+        http_address=http_address(settings, observers.port.port) if observers.port is not None else None,
     )
 
 
@@ -269,7 +271,7 @@ def run_worker(
         if report is not None:
             told.append(lambda: report(worker.progress(), worker.departure_record))
         if port is not None:
-            port.running(lambda: worker.mark)
+            port.running(lambda: worker.mark, worker.row_queries)
         if metrics is not None:
             told.append(lambda: metrics.publish(worker.figures()))
         next_report_s = time.monotonic()  # at once, so that a supervisor knows the process

@@ -116,6 +116,11 @@ class RocksStore(RocksView):
             batch.delete(key)
         self._write(batch, position)
 
+    def row(self, key: bytes) -> tuple[bytes | None, bytes | None] | None:
+        """The position and the value of a key, which is at least as new; None if the state was closed."""
+        with self._ending:  # the client would refuse to close a database during a request
+            return None if self.closed else (self.position(), self.get(key))
+
     def snapshot(self) -> RocksSnapshot:
         """A snapshot of the values and the position. Raises CorruptStateError, also if the state was closed."""
         with self._ending:

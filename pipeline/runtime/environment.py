@@ -80,3 +80,4 @@ class Environment:
     process_began_s: float | None = None
     peers: Peers = field(default_factory=NoPeers)
     event_loops: Callable[[], EventLoop] = SystemEventLoop
+    http_address: tuple[str, int] | None = None  # where other processes reach the HTTP port

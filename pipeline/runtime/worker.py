@@ -30,6 +30,7 @@ from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.maintenance import Maintenance
 from pipeline.runtime.metrics.figures import WorkerCounters, WorkerFigures, counts_of, task_figures
+from pipeline.runtime.row_queries import RowQueries
 from pipeline.runtime.task.cache import CacheBudget
 from pipeline.runtime.task_lifecycle import TaskLifecycle
 from pipeline.runtime.task_log import TaskLog
@@ -246,6 +247,11 @@ class Worker:
     def mark(self) -> object:
         """A value that changes while the processing loop or a handler makes progress. Any thread may read it."""
         return self._turns, _record_id(self.at_work)
+
+    @property
+    def row_queries(self) -> RowQueries:
+        """Reads committed rows of its live tasks, from any thread."""
+        return RowQueries(self._runs, lambda: self._lifecycle.ownership, self._environment.clock.monotonic_s)
 
     def figures(self) -> WorkerFigures:
         """Its state and its counts at this moment, for metrics and probes. Processing thread only."""

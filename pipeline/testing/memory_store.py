@@ -198,6 +198,9 @@ class MemoryStore:
     def position(self) -> bytes | None:
         return self._alive().position
 
+    def row(self, key: bytes) -> tuple[bytes | None, bytes | None] | None:
+        return None if self._state is None else (self._state.position, self._state.values.get(key))
+
     def snapshot(self) -> MemorySnapshot:
         with self._stores.faults.at("snapshot", str(self._task)):
             if self._state is None or self._state.position is None:

@@ -60,7 +60,7 @@ class Served:
 
     def run(self) -> None:
         self.driver.run()
-        self.port.running(lambda: self.driver.worker.mark)
+        self.port.running(lambda: self.driver.worker.mark, self.driver.worker.row_queries)
         self.metrics.publish(self.driver.worker.figures())
 
 

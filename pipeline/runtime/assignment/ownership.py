@@ -152,6 +152,15 @@ class Ownership:
         owner = self._watch.roster.owners.get(task)
         return owner.seq if owner is not None else 0
 
+    def place_of(self, task: TaskId) -> tuple[str, str]:
+        """The worker that has a task, and the address of its HTTP port; empty if it is not known. Any thread."""
+        owner = self._watch.roster.owners.get(task)
+        if owner is None or owner.released:
+            return "", ""
+        http = self._watch.http.get(owner.worker)
+        known = http is not None and http.process == owner.process
+        return owner.worker, f"{http.host}:{http.port}" if http is not None and known else ""
+
     @property
     def members(self) -> int:
         """The number of live workers, as far as this worker knows."""

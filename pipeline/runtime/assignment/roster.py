@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from pipeline.config import WorkerSettings
-from pipeline.core.departures import Departure, DepartureRecord, PeerAddress, Revocation
+from pipeline.core.departures import Departure, DepartureRecord, HttpAddress, PeerAddress, Revocation
 from pipeline.core.membership import Member, Roster, decode_member, encode_member
 from pipeline.core.names import JOURNAL_READER, TaskId, TopicPartition, workers_group, workers_topic
 from pipeline.core.notes import (
@@ -87,6 +87,7 @@ class RosterWatch:
         self.suspected: dict[TaskId, Suspected] = {}
         self.speed_before: RecoverySpeed | None = None  # noted by an earlier process of this worker
         self._has_noted_speed = False
+        self.http: dict[str, HttpAddress] = {}  # by worker
         self.roster = Roster((me,))
         self.has_read_members = False
         self.settled = False
@@ -99,6 +100,9 @@ class RosterWatch:
             spec = TopicSpec(self._topic.topic, 1, self._settings.replication_factor, TOPIC_CONFIG)
             self._environment.cluster.create([spec])
         self.peers.listen()
+        if self._environment.http_address is not None:
+            about = HttpAddress(self._me.worker, self._me.process, *self._environment.http_address)
+            self._waiting[None, HttpAddress] = about
         self._environment.members.join(self._group, self._topic.topic, encode_member(self._me), progress)
 
     def turn(self) -> bool:
@@ -283,6 +287,8 @@ class RosterWatch:
                 self._last_read[task] = about
             if isinstance(about, Departure | Revocation | PeerAddress):
                 self.peers.merge(about, now)
+            elif isinstance(about, HttpAddress):
+                self.http[about.worker] = about
             else:
                 self._merge(task, about)
 

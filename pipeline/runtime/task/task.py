@@ -142,6 +142,8 @@ class Task:
         self.outputs = 0
         self.rows = 0  # a task with handlers writes no rows to a database
         self.commits = 0
+        # When this task last knew that it is the owner: at the beginning of its last commit.
+        self.owned_at_s = self._began_s = environment.clock.monotonic_s()
 
     def _made(self, plan: GroupPlan, restored: RestoredState) -> list[_Partition]:
         """The partitions of the task."""
@@ -279,7 +281,7 @@ class Task:
             self._process(*waiting)
             moved = True
         if self._under_way is None and self._open_records and (seal or self._due()):
-            self._under_way = self._environment.executor.submit(self._seal())
+            self._begin(self._seal())
             moved = True
         elif self._under_way is None and self._entries:
             # At the positions of the last commit, because those of the open overlay are not committed yet.
@@ -288,12 +290,16 @@ class Task:
             passed = {name: max(at[name], position) for name, position in entry.positions.items()}
             entry = replace(entry, positions={**at, **passed}, letters=self._letter_count)
             publisher = self._publisher
-            self._under_way = self._environment.executor.submit(lambda: publisher.publish(entry))
+            self._begin(lambda: publisher.publish(entry))
             moved = True
         if self._meter is not None:
             stuck = self._under_way is not None and self.full
             self._meter.waits(self.id, waiting=stuck and bool(self._backlog))
         return moved
+
+    def _begin(self, commit: Callable[[], AppliedPosition]) -> None:
+        self._began_s = self._environment.clock.monotonic_s()
+        self._under_way = self._environment.executor.submit(commit)
 
     def wait(self) -> None:
         """Wait for the commit in progress and retire it. Raises the error that ended it."""
@@ -487,6 +493,7 @@ class Task:
         if applied.seq != self.applied.seq + 1:
             raise FatalTaskError(f"task {self.id}: entry {applied.seq} was applied after {self.applied.seq}")
         self.applied = applied
+        self.owned_at_s = self._began_s
         self._narrowing.committed(applied.positions)
         self._overlay.sealed = {}
         self._under_way = None

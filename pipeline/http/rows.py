@@ -1,0 +1,145 @@
+"""`/api/rows/GROUP/TABLE?key=KEY`: the committed row of a key, from the worker that has its task: `RowDocuments`.
+
+| status | meaning |
+| --- | --- |
+| 200 | the row, or `found: false` |
+| 400, 404 | the request names no key, or a group or table that this worker does not run |
+| 421 | another worker has the task: `worker`, `address` |
+| 503 | no worker is known to have the task, or this one has not started |
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode, urlsafe_b64decode
+from binascii import Error as Base64Error
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from pipeline.api.app import DeclaredApp
+from pipeline.api.declarations import DeclaredTable
+from pipeline.api.group import DeclaredGroup
+from pipeline.api.keys import parse_key
+from pipeline.api.row_places import partition_of_row
+from pipeline.core.suggestions import did_you_mean
+from pipeline.errors import InputError
+from pipeline.http.application import Answer, Request, failed, json_answer
+from pipeline.runtime.row_queries import Elsewhere, FoundRow, RowQueries
+
+__all__ = ["ROWS", "RowDocuments"]
+
+ROWS = "/api/rows/"
+
+
+class RowDocuments:
+    """Answers requests for rows.
+
+    Args:
+        app: The app; None if only its name is known, and then it has no tables.
+        worker: The id of this worker.
+    """
+
+    def __init__(self, app: DeclaredApp | None, worker: str) -> None:
+        self._app = app
+        self._worker = worker
+        self.queries: RowQueries | None = None  # once the worker runs
+
+    def answer(self, request: Request) -> Answer:
+        """The answer to a request."""
+        queries = self.queries
+        if queries is None:
+            return failed(HTTPStatus.SERVICE_UNAVAILABLE, "the worker is starting", "try again")
+        try:
+            group, table = self._named(request.path.removeprefix(ROWS))
+            partitions = queries.partitions(group.name)
+            if partitions is None:
+                return failed(HTTPStatus.SERVICE_UNAVAILABLE, "the worker is starting", "try again")
+            partition, key = _place(group, table, request, partitions)
+        except LookupError as error:
+            return failed(HTTPStatus.NOT_FOUND, str(error.args[0]), f"GET {ROWS}GROUP/TABLE?key=KEY")
+        except (InputError, ValueError) as error:
+            return failed(HTTPStatus.BAD_REQUEST, str(error), "see docs/how-to/queries.md")
+        found = queries.find(group.name, table.name, partition, key)
+        if isinstance(found, FoundRow):
+            return json_answer(self._document(table, partition, found))
+        return _elsewhere(found)
+
+    def _named(self, path: str) -> tuple[DeclaredGroup, DeclaredTable[Any, Any]]:
+        """The group and the table of a path. Raises LookupError."""
+        groups = {group.name: group for group in (self._app.groups if self._app is not None else ())}
+        group_name, _, table_name = path.partition("/")
+        group = groups.get(group_name)
+        if group is None:
+            raise LookupError(f"this worker runs no group {group_name!r}{did_you_mean(group_name, groups)}")
+        table = group.tables.get(table_name)
+        if table is None:
+            similar = did_you_mean(table_name, group.tables)
+            raise LookupError(f"group {group_name} has no table {table_name!r}{similar}")
+        return group, table
+
+    def _document(self, table: DeclaredTable[Any, Any], partition: int, found: FoundRow) -> dict[str, object]:
+        data = found.data
+        return {
+            "found": data is not None,
+            "value": None if data is None else _readable(table, data),
+            "value_base64": None if data is None else b64encode(data).decode(),
+            "task": f"{found.task.group}/{found.task.number}",
+            "partition": partition,
+            "seq": found.seq,
+            "positions": {f"{place.topic}/{place.partition}": at for place, at in found.positions.items()},
+            "age_s": round(found.age_s, 3),
+            "worker": self._worker,
+        }
+
+
+def _place(
+    group: DeclaredGroup, table: DeclaredTable[Any, Any], request: Request, partitions: int
+) -> tuple[int, bytes]:
+    """The partition and the encoded key of a request. Raises InputError, ValueError."""
+    query = request.query
+    try:
+        if "key_base64" in query:
+            encoded = urlsafe_b64decode(query["key_base64"])
+            key = table.key.decode(encoded)
+        elif "key" in query:
+            key = parse_key(table.key, query["key"])
+            encoded = table.key.encode(key) or b""
+        else:
+            raise InputError("the request names no key", hint="add ?key=KEY")
+    except (Base64Error, msgspec.DecodeError, TypeError) as error:
+        raise InputError(f"the key cannot be decoded: {error}") from error
+    if "partition" not in query:
+        return partition_of_row(group, table, key, partitions), encoded
+    text = query["partition"]
+    if not (text.isascii() and text.isdecimal()):
+        raise InputError(f"partition is {text!r}; it must be a number")
+    partition = int(text)
+    if not 0 <= partition < partitions:
+        raise InputError(f"there is no partition {partition}: the inputs have {partitions}")
+    return partition, encoded
+
+
+def _elsewhere(found: Elsewhere | None) -> Answer:
+    if found is None or not found.worker:
+        return failed(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "no worker is known to have the task",
+            "try again; pipeline status APP",
+        )
+    document = {
+        "error": f"task {found.task.group}/{found.task.number} is not live here; worker {found.worker} has it",
+        "hint": f"ask {found.address}" if found.address else "that worker has no HTTP port: --http-port",
+        "worker": found.worker,
+        "address": found.address,
+    }
+    return json_answer(document, HTTPStatus.MISDIRECTED_REQUEST)
+
+
+def _readable(table: DeclaredTable[Any, Any], data: bytes) -> Any:
+    """The value as JSON can say it; None if it cannot."""
+    value = table.value.decode(data)
+    try:
+        return msgspec.Raw(msgspec.json.encode(value))
+    except (TypeError, ValueError, OverflowError):
+        return None

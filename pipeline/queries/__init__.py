@@ -1,0 +1,1 @@
+"""Reads of tables from other programs: `Reader`."""

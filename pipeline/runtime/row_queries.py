@@ -1,0 +1,85 @@
+"""Reads committed rows of live tasks, for the HTTP port: `RowQueries`. Any thread may call it.
+
+The position is read before the row. So a row is at least as new as the position that is told with it, and both are
+committed: a task writes to its state only what Kafka has committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from pipeline.api.table import table_prefix
+from pipeline.core.inputs import row_prefix
+from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.position import decode_position
+from pipeline.runtime.assignment.ownership import Ownership
+from pipeline.runtime.group_run import GroupRun
+from pipeline.runtime.task.task import Task
+
+__all__ = ["Elsewhere", "FoundRow", "RowQueries"]
+
+
+class FoundRow(NamedTuple):
+    """A row; `data` is None if there is none.
+
+    `seq`: the row contains this entry of the task's journal, and maybe later ones. `positions`: the next offset of each
+    input at that entry. `age_s`: since the worker last knew that it has the task.
+    """
+
+    task: TaskId
+    data: bytes | None
+    seq: int
+    positions: Mapping[TopicPartition, int]
+    age_s: float
+
+
+class Elsewhere(NamedTuple):
+    """The task is not live here. `worker`: has it, `address`: its HTTP port; empty if they are not known."""
+
+    task: TaskId
+    worker: str
+    address: str
+
+
+class RowQueries:
+    """The rows of a worker's live tasks.
+
+    Args:
+        runs: The groups.
+        ownership: What the worker knows about other workers.
+        monotonic_s: The clock of the tasks.
+    """
+
+    def __init__(
+        self, runs: Sequence[GroupRun], ownership: Callable[[], Ownership], monotonic_s: Callable[[], float]
+    ) -> None:
+        self._runs = runs
+        self._ownership = ownership
+        self._monotonic_s = monotonic_s
+
+    def partitions(self, group: str) -> int | None:
+        """The number of partitions of a group; None if this worker does not run it, or has not started."""
+        run = self._run(group)
+        return run.plan.partitions if run is not None else None
+
+    def find(self, group: str, table: str, partition: int, key: bytes) -> FoundRow | Elsewhere | None:
+        """The row of an encoded key; None if this worker does not run the group. Raises CorruptStateError."""
+        run = self._run(group)
+        if run is None:
+            return None
+        task = run.task_of(partition)
+        if isinstance(task, Task):
+            begin = row_prefix(partition) if run.plan.identity.tasks else b""
+            owned_at_s = task.owned_at_s
+            found = task.store.row(begin + table_prefix(table) + key)
+            if found is not None and found[0] is not None:
+                position = decode_position(found[0], f"task {task.id}")
+                inputs = run.plan.names_of(task.id.number)
+                positions = inputs.places(position.positions)
+                return FoundRow(task.id, found[1], position.seq, positions, self._monotonic_s() - owned_at_s)
+        wanted = TaskId(run.plan.id.app, group, run.plan.task_of(partition))
+        return Elsewhere(wanted, *self._ownership().place_of(wanted))
+
+    def _run(self, group: str) -> GroupRun | None:
+        return next((run for run in list(self._runs) if run.plan.id.group == group), None)

@@ -283,7 +283,7 @@ def test_every_worker_setting_is_documented_with_its_default() -> None:
     documented = {_unquoted(row[0]): _unquoted(row[1]) for row in rows}
     actual = {field.name: str(field.default) for field in dataclasses.fields(WorkerSettings)}
     assert len(rows) == len(actual)
-    actual |= {"worker_id": "the host's name", "groups": ", ".join(WorkerSettings.groups)}
+    actual |= {"worker_id": "the host's name", "groups": ", ".join(WorkerSettings().groups)}
     assert documented == actual
 
 

@@ -11,15 +11,52 @@ import pipeline.http.exporter
 import pipeline.http.port
 import pipeline.http.server
 import pipeline.ops.overview.task
+import pipeline.queries.reader
 import pipeline.rocksdb.store
 import pipeline.runtime.assignment.ownership
 import pipeline.runtime.metrics.figures
 import pipeline.runtime.metrics.meter
+import pipeline.runtime.row_queries
 import pipeline.runtime.task.task
 import pipeline.runtime.task_lifecycle
 from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
+    Broken(
+        "a row is read before its position",
+        pipeline.rocksdb.store.RocksStore.row,
+        "(self.position(), self.get(key))",
+        "(self.get(key), self.position())[::-1]",
+        "tests/rocksdb/test_rows.py",
+    ),
+    Broken(
+        "a query reads a state that is closed",
+        pipeline.rocksdb.store.RocksStore.row,
+        "None if self.closed else",
+        "",
+        "tests/contracts/test_store_contract.py until_the_state_is_closed",
+    ),
+    Broken(
+        "a row is told with the age of the answer",
+        pipeline.runtime.row_queries.RowQueries.find,
+        "self._monotonic_s() - owned_at_s",
+        "0.0",
+        "tests/http/test_rows.py age_is_the_time",
+    ),
+    Broken(
+        "an own write is not waited for",
+        pipeline.queries.reader.Reader.get,
+        "passed = place is None or row.positions.get(place[0], 0) > place[1]",
+        "passed = True",
+        "tests/queries/test_reader.py own_record_is_in_it",
+    ),
+    Broken(
+        "a reader keeps the address of a worker that has lost the task",
+        pipeline.queries.reader.Reader._forget,
+        "if self._owners is owners:",
+        "if False:",
+        "tests/queries/test_reader.py next_owner_is_asked",
+    ),
     Broken(
         "the page shows a row that a reset of its partition has deleted",
         pipeline.ops.overview.task.TaskView.row,

@@ -92,6 +92,17 @@ def test_values_and_position_are_read_back(stores: Stores) -> None:
     store.close()
 
 
+def test_a_row_comes_with_the_position_until_the_state_is_closed(stores: Stores) -> None:
+    """A query on another thread must never meet a closed database."""
+    store = stores.open(TASK)
+    assert store.row(TABLE + b"a") == (None, None)
+    store.apply({TABLE + b"a": b"1"}, b"p1")
+    assert store.row(TABLE + b"a") == (b"p1", b"1")
+    assert store.row(TABLE + b"b") == (b"p1", None)
+    store.close()
+    assert store.row(TABLE + b"a") is None
+
+
 def test_a_scan_is_in_byte_order_within_its_prefix(stores: Stores) -> None:
     """Tables lie next to each other in one store; none may show in another, nor may the position."""
     store = stores.open(TASK)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from pipeline.core.crashes import Span, Suspect
-from pipeline.core.departures import Departure, PeerAddress, Revocation
+from pipeline.core.departures import Departure, HttpAddress, PeerAddress, Revocation
 from pipeline.core.membership import (
     AssignmentAction,
     Member,
@@ -317,12 +317,13 @@ def test_an_older_process_has_left_if_a_newer_one_has_left() -> None:
         (Departure("a", A.process, "b", 2), b"left/a"),
         (Revocation("a", A.process, 3), b"left/a"),
         (PeerAddress("a", A.process, "10.0.0.1", 7946, watched=True), b"address/a"),
+        (HttpAddress("a", A.process, "10.0.0.1", 8080), b"http/a"),
     ],
 )
-def test_notes_about_the_end_of_a_process_come_back_as_they_were(
-    about: Departure | Revocation | PeerAddress, key: bytes
+def test_notes_about_a_process_come_back_as_they_were(
+    about: Departure | Revocation | PeerAddress | HttpAddress, key: bytes
 ) -> None:
-    """A revocation replaces the departure when the topic is compacted."""
+    """A revocation replaces the departure when the topic is compacted; addresses do not replace each other."""
     found, value = encode_note(None, about)
     assert found == key
     note = decode_note("app", value)

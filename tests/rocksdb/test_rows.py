@@ -18,7 +18,7 @@ def test_a_commit_between_the_two_reads_makes_the_row_newer_and_not_older(
     """A program that waits for its own record trusts the position: the row must contain it."""
     store = RocksStores(tmp_path, 8 << 20).open(TaskId("app", "group", 0))
     store.apply({KEY: b"old"}, b"p1")
-    reads = []
+    reads: list[bytes] = []
     get = store.get
 
     def get_and_commit(key: bytes) -> bytes | None:

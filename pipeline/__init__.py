@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         UnknownOutcomeError,
         UnreachableError,
     )
+    from pipeline.processes.embedded import RunningWorker
     from pipeline.producing.delivery import Delivered, Delivery
     from pipeline.producing.kafka_producers import Producer, TransactionalProducer
     from pipeline.producing.transactions import Transaction
@@ -92,6 +93,7 @@ __all__ = [
     "Reader",
     "Resource",
     "Row",
+    "RunningWorker",
     "Settings",
     "Sink",
     "SinkUnreachableError",
@@ -145,6 +147,7 @@ _HOMES = {
     "QueueFullError": "pipeline.errors",
     "Reader": "pipeline.queries.reader",
     "Resource": "pipeline.api.declarations",
+    "RunningWorker": "pipeline.processes.embedded",
     "Row": "pipeline.api.async_context",
     "Settings": "pipeline.config",
     "Sink": "pipeline.api.sinks",

@@ -7,8 +7,9 @@ because `run` starts a worker.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from typing_extensions import TypeForm
 
@@ -20,6 +21,9 @@ from pipeline.api.declarations import Dedup, Resource, Table, Topic
 from pipeline.api.group import AsyncHandlerDecorator, BatchHandlerDecorator, Group, HandlerDecorator
 from pipeline.api.sinks import Sink
 from pipeline.config import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pipeline.processes.embedded import RunningWorker
 
 __all__ = ["App", "declared_app"]
 
@@ -358,6 +362,34 @@ class App:
         from pipeline.processes.wiring import run_app  # noqa: PLC0415
 
         run_app(self._declared, settings if settings is not None else load_settings())
+
+    def running(self, settings: Settings | None = None) -> AbstractAsyncContextManager[RunningWorker]:
+        """Run a worker inside of an asyncio program, for the time of an `async with` block.
+
+        The block begins when the worker has joined the other workers. At its end, the worker commits its open work and
+        releases its tasks, as after SIGTERM. It runs on a thread of its own, and leaves signals to the program.
+
+        Args:
+            settings: Default: from `PIPELINE_*` variables and `pipeline.toml`, as `load_settings` reads them.
+
+        Returns:
+            A context manager with a `RunningWorker`. If the worker ends by an error, the block continues, `error` has
+            it, and the end of the block raises it.
+
+        Raises:
+            ConfigError: A setting, a declaration or a topic is wrong. Raised where the block begins.
+            UnreachableError: Kafka did not answer within `kafka.startup_wait_s`. Raised where the block begins.
+            PipelineError: The first failure of a task. Raised at the end of the block.
+
+        Example:
+            ```python
+            async with app.running() as worker:
+                await serve()
+            ```
+        """
+        from pipeline.processes.embedded import running  # noqa: PLC0415 - as in `run`
+
+        return running(self._declared, settings if settings is not None else load_settings())
 
 
 def declared_app(app: App) -> DeclaredApp:

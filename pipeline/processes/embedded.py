@@ -32,9 +32,8 @@ class RunningWorker:
         ```
     """
 
-    def __init__(self) -> None:
-        self._error: BaseException | None = None
-        self._ended = False
+    _error: BaseException | None = None
+    _ended = False
 
     @property
     def alive(self) -> bool:
@@ -46,8 +45,12 @@ class RunningWorker:
         """Why it has ended, usually a `PipelineError`; None while it runs, and after a clean stop."""
         return self._error
 
+
+class _Running(RunningWorker):
+    """A running worker, with what this module sets."""
+
     def end(self, error: BaseException | None) -> None:
-        """Its thread has ended. For the package only."""
+        """Its thread has ended."""
         self._error, self._ended = error, True
 
 
@@ -57,7 +60,7 @@ async def running(app: DeclaredApp, settings: Settings) -> AsyncIterator[Running
     app = app.only(settings.worker.groups)
     settings = replace(settings, worker=with_worker_id(settings.worker))
     loop, stop, started = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
-    worker = RunningWorker()
+    worker = _Running()
 
     def run() -> None:
         error: BaseException | None = None

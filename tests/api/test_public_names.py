@@ -33,7 +33,7 @@ HANDED_OUT = [
     "Transaction",
 ]
 MEMBERS = {
-    "App": "async_handler batch_handler group handler name resource run sink table topic topics",
+    "App": "async_handler batch_handler group handler name resource run running sink table topic topics",
     "AsyncContext": "resource row send",
     "Batch": "count index keys timestamps_ms values",
     "Context": "resource send table",

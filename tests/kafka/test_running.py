@@ -92,7 +92,7 @@ def test_a_program_sends_processes_and_reads_in_one_process(
 def test_an_error_of_the_worker_is_told_in_the_block_and_raised_at_its_end(
     kafka: KafkaUnderTest, shop: Shop, tmp_path: Path
 ) -> None:
-    """The program decides how it ends; it must not go on as if records were processed."""
+    """The program decides how it ends; it must not continue as if records were processed."""
     chosen = settings(kafka.bootstrap_servers, tmp_path)
 
     async def serve() -> None:

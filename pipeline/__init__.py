@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.api.async_context import AsyncContext, Row
     from pipeline.api.bindings import OnError
+    from pipeline.api.closed_windows import ClosedWindow
     from pipeline.api.context import Context
     from pipeline.api.custom_codecs import Codec, MessageCodec
     from pipeline.api.declarations import Dedup, Resource, Table, Topic
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pipeline.api.group import Group
     from pipeline.api.sinks import Delete, Postgres, Sink, Sqlite
     from pipeline.api.table import TaskTable
+    from pipeline.api.window_rows import TaskWindow, WindowRow
+    from pipeline.api.windows import Hopping, Tumbling, Window
     from pipeline.app import App
     from pipeline.config import (
         HttpSettings,
@@ -61,6 +64,7 @@ __all__ = [
     "AsyncContext",
     "Batch",
     "CheckpointStoreError",
+    "ClosedWindow",
     "Codec",
     "ConfigError",
     "Context",
@@ -76,6 +80,7 @@ __all__ = [
     "FencedError",
     "Group",
     "HandlerError",
+    "Hopping",
     "HttpSettings",
     "InputError",
     "InvariantError",
@@ -100,11 +105,15 @@ __all__ = [
     "Sqlite",
     "Table",
     "TaskTable",
+    "TaskWindow",
     "Topic",
     "Transaction",
     "TransactionalProducer",
+    "Tumbling",
     "UnknownOutcomeError",
     "UnreachableError",
+    "Window",
+    "WindowRow",
     "WorkerSettings",
     "load_settings",
 ]
@@ -116,6 +125,7 @@ _HOMES = {
     "AsyncContext": "pipeline.api.async_context",
     "Batch": "pipeline.api.event",
     "CheckpointStoreError": "pipeline.errors",
+    "ClosedWindow": "pipeline.api.closed_windows",
     "Codec": "pipeline.api.custom_codecs",
     "ConfigError": "pipeline.errors",
     "Context": "pipeline.api.context",
@@ -131,6 +141,7 @@ _HOMES = {
     "FencedError": "pipeline.errors",
     "Group": "pipeline.api.group",
     "HandlerError": "pipeline.errors",
+    "Hopping": "pipeline.api.windows",
     "InputError": "pipeline.errors",
     "InvariantError": "pipeline.errors",
     "HttpSettings": "pipeline.config",
@@ -155,11 +166,15 @@ _HOMES = {
     "Sqlite": "pipeline.api.sinks",
     "Table": "pipeline.api.declarations",
     "TaskTable": "pipeline.api.table",
+    "TaskWindow": "pipeline.api.window_rows",
     "Topic": "pipeline.api.declarations",
     "Transaction": "pipeline.producing.transactions",
     "TransactionalProducer": "pipeline.producing.kafka_producers",
+    "Tumbling": "pipeline.api.windows",
     "UnknownOutcomeError": "pipeline.errors",
     "UnreachableError": "pipeline.errors",
+    "Window": "pipeline.api.windows",
+    "WindowRow": "pipeline.api.window_rows",
     "WorkerSettings": "pipeline.config",
     "load_settings": "pipeline.config",
 }

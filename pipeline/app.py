@@ -18,8 +18,16 @@ from pipeline.api.bindings import CONCURRENCY, RETRY_DELAY_S, TIMEOUT_S, OnError
 from pipeline.api.codecs import CodecName
 from pipeline.api.custom_codecs import Codec, MessageCodec
 from pipeline.api.declarations import Dedup, Resource, Table, Topic
-from pipeline.api.group import AsyncHandlerDecorator, BatchHandlerDecorator, Group, HandlerDecorator
+from pipeline.api.event import Event
+from pipeline.api.group import (
+    AsyncHandlerDecorator,
+    BatchHandlerDecorator,
+    CloseDecorator,
+    Group,
+    HandlerDecorator,
+)
 from pipeline.api.sinks import Sink
+from pipeline.api.windows import Hopping, Tumbling, Window
 from pipeline.config import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -35,9 +43,9 @@ R = TypeVar("R")
 class App:
     """A stream-processing application: its topics, tables, handlers, sinks and resources.
 
-    The methods `handler`, `batch_handler`, `async_handler`, `sink` and `table` declare for the app's main group, which
-    is called `main`. `group` makes further groups. Declaring opens no connection; `run` and `pipeline worker` start a
-    worker.
+    The methods `handler`, `batch_handler`, `async_handler`, `sink`, `table`, `window` and `on_close` declare for the
+    app's main group, which is called `main`. `group` makes further groups. Declaring opens no connection; `run` and
+    `pipeline worker` start a worker.
 
     Args:
         name: The app's name. It is part of durable names, such as those of journal topics and transactional ids, so
@@ -88,6 +96,7 @@ class App:
         value: TypeForm[V],
         codec: Codec[V] | MessageCodec[V] | CodecName | None = None,
         dedup: Dedup[K, V] | None = None,
+        event_time_ms: Callable[[Event[K, V]], int] | None = None,
     ) -> Topic[K, V]: ...
 
     @overload
@@ -98,10 +107,18 @@ class App:
         value: TypeForm[V],
         codec: Codec[V] | MessageCodec[V] | CodecName | None = None,
         dedup: Dedup[None, V] | None = None,
+        event_time_ms: Callable[[Event[None, V]], int] | None = None,
     ) -> Topic[None, V]: ...
 
     def topic(
-        self, name: str, *, key: Any = None, value: Any, codec: Any = None, dedup: Any = None
+        self,
+        name: str,
+        *,
+        key: Any = None,
+        value: Any,
+        codec: Any = None,
+        dedup: Any = None,
+        event_time_ms: Any = None,
     ) -> Topic[Any, Any]:
         """Declare a topic that the app reads, writes or both.
 
@@ -114,6 +131,9 @@ class App:
             codec: How values become bytes: `"json"` (default), `"msgpack"`, `"raw"` (bytes; their default), or a
                 `Codec` or `MessageCodec` of your own.
             dedup: Drops events whose id was seen before; see `Dedup`.
+            event_time_ms: Gives the event time of an event, in milliseconds since the epoch, for windows. Default: the
+                record's timestamp. A record for which it raises or returns anything but an int of 0 or more, or a time
+                more than an hour ahead of the wall clock, is an error of that record. A sink ignores it.
 
         Returns:
             The topic, for `handler`, `sink`, `ctx.send` and producers.
@@ -125,9 +145,10 @@ class App:
             ```python
             orders = app.topic("orders", key=str, value=Order)
             payloads = app.topic("payloads", value=bytes)
+            trips = app.topic("trips", key=str, value=Trip, event_time_ms=lambda event: event.value.ended_ms)
             ```
         """
-        return self._declared.topic(name, key, value, codec, dedup)
+        return self._declared.topic(name, key, value, codec, dedup, event_time_ms)
 
     def group(self, name: str, *, tasks: int | None = None) -> Group:
         """Declare another group, with its own tables, positions and commits.
@@ -139,7 +160,8 @@ class App:
                 was started. Default: that number; for a new group one task for each partition, at most 32.
 
         Returns:
-            The group, which has the methods `handler`, `batch_handler`, `async_handler`, `sink` and `table`.
+            The group, which has the methods `handler`, `batch_handler`, `async_handler`, `sink`, `table`, `window` and
+            `on_close`.
 
         Raises:
             ConfigError: The name or the number of tasks is not allowed, or the group is declared already.
@@ -206,6 +228,89 @@ class App:
             ```
         """
         return self._declared.main.table(name, key=key, value=value, codec=codec, upgrade=upgrade)
+
+    def window(
+        self,
+        name: str,
+        *,
+        key: TypeForm[K],
+        value: TypeForm[V],
+        size: Tumbling | Hopping,
+        grace_s: float,
+        default: V,
+        late_to: Topic[Any, Any] | None = None,
+        codec: Codec[V] | CodecName | None = None,
+        upgrade: Callable[[Any], V] | None = None,
+    ) -> Window[K, V]:
+        """Declare a window of the main group. See `Group.window`.
+
+        Args:
+            name: The name, part of durable names.
+            key: The type of keys, as for `table`.
+            value: The type of values, as for `table`.
+            size: `Tumbling(seconds)` or `Hopping(seconds, every_s=...)`.
+            grace_s: How many seconds of event time a window stays open after its end.
+            default: The value of a key before it is assigned.
+            late_to: A topic of the app for the records of late events.
+            codec: How values become bytes, as for `table`.
+            upgrade: As for `table`.
+
+        Returns:
+            The window, for `ctx.window` and `on_close`.
+
+        Raises:
+            ConfigError: An argument cannot be used, or the name is declared already.
+
+        Example:
+            ```python
+            hourly = app.window("hourly", key=str, value=int, size=Tumbling(3600), grace_s=60, default=0)
+            ```
+        """
+        return self._declared.main.window(
+            name,
+            key=key,
+            value=value,
+            size=size,
+            grace_s=grace_s,
+            default=default,
+            late_to=late_to,
+            codec=codec,
+            upgrade=upgrade,
+        )
+
+    def on_close(
+        self,
+        window: Window[K, V],
+        *,
+        on_error: OnError = "stop",
+        retries: int = 0,
+        retry_delay_s: float = RETRY_DELAY_S,
+    ) -> CloseDecorator[K, V]:
+        """Register the function that is called when a window of the main group closes. See `Group.on_close`.
+
+        Args:
+            window: A window of the main group.
+            on_error: What happens with a row whose function raises: `"stop"` its partition, `"skip"` the row, or send
+                it to the group's dead-letter topic (`"dead_letter"`).
+            retries: How often it is tried again first.
+            retry_delay_s: Seconds before the first retry. Each further delay is twice as long, up to a minute.
+
+        Returns:
+            A decorator for a function of a `ClosedWindow` and a `Context`.
+
+        Raises:
+            ConfigError: The window, the function or an option cannot be used.
+
+        Example:
+            ```python
+            @app.on_close(hourly)
+            def publish(hour: ClosedWindow[str, int], ctx: Context) -> None:
+                ctx.send(totals, hour.key, hour.value)
+            ```
+        """
+        return self._declared.main.on_close(
+            window, on_error=on_error, retries=retries, retry_delay_s=retry_delay_s
+        )
 
     def handler(
         self,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pipeline.api.async_context import AsyncContext
+from pipeline.api.closed_windows import ClosedWindow
 from pipeline.api.context import Context
 from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.event import Batch, Event
@@ -24,6 +25,7 @@ from pipeline.errors import ConfigError
 
 __all__ = ["check_annotations", "described"]
 
+_GIVEN: dict[type, str] = {Event: "event", Batch: "batch", ClosedWindow: "window"}
 _UNIONS = (Union, types.UnionType)
 # Where a float is expected, PEP 484 also accepts an int.
 _PROMOTIONS = {(int, float), (int, complex), (float, complex)}
@@ -46,24 +48,26 @@ def check_annotations(
     group: str,
     topic: DeclaredTopic[Any, Any],
     function: Callable[..., Any],
+    kind: type,
     *,
-    batch: bool,
     is_async: bool = False,
 ) -> None:
-    """Raise ConfigError if the annotations of a handler contradict its topic, or the order of the arguments."""
+    """Raise ConfigError if the annotations of a handler contradict its topic, or the order of the arguments.
+
+    `kind`: what it is given: an Event, a Batch or a ClosedWindow.
+    """
     annotations = _annotations(function)
     if annotations is None:
         return
     where = f"group {group}: handler {described(function)} of topic {topic.name}"
-    kind = Batch if batch else Event
     expected = f"{kind.__name__}[{show(topic.key_type)}, {show(topic.value_type)}]"
     given = AsyncContext if is_async else Context
     (first, event), (second, context) = annotations
-    if _is(event, Context, AsyncContext) or (_is(context, Event, Batch) and not _is(event, Event, Batch)):
+    if _is(event, Context, AsyncContext) or (_is(context, *_GIVEN) and not _is(event, *_GIVEN)):
         raise ConfigError(
             f"{where}: the parameters are ({first}: {_shown(event)}, {second}: {_shown(context)}), but the "
-            f"{kind.__name__.lower()} is passed first and the context second",
-            hint=f"write ({'batch' if batch else 'event'}: {expected}, ctx: {given.__name__})",
+            f"{_GIVEN[kind]} is passed first and the context second",
+            hint=f"write ({_GIVEN[kind]}: {expected}, ctx: {given.__name__})",
         )
     if _is(context, AsyncContext if given is Context else Context):
         raise ConfigError(
@@ -73,13 +77,14 @@ def check_annotations(
         )
     alternatives = _members(event)
     if any(get_origin(each) is not kind and each is not kind for each in alternatives):
-        if all(_is(each, Event, Batch) for each in alternatives) and not any(
+        if all(_is(each, *_GIVEN) for each in alternatives) and not any(
             _is(each, kind) for each in alternatives
         ):
             raise ConfigError(
                 f"{where}: parameter {first} is annotated {_shown(event)}, but the handler is called with "
-                f"{'a Batch' if batch else 'an Event'}",
-                hint="use @app.handler(topic) for an Event, and @app.batch_handler(topic) for a Batch",
+                f"{'an' if kind is Event else 'a'} {kind.__name__}",
+                hint="use @app.handler(topic) for an Event, @app.batch_handler(topic) for a Batch, and "
+                "@app.on_close(window) for a ClosedWindow",
             )
         return
     wrong = [_difference(each, topic) for each in alternatives]
@@ -161,7 +166,7 @@ def _shown(annotation: Any) -> str:
     if annotation is inspect.Parameter.empty:
         return "no annotation"
     arguments = get_args(annotation)
-    if _is(annotation, Event, Batch) and arguments:
+    if _is(annotation, *_GIVEN) and arguments:
         return f"{get_origin(annotation).__name__}[{', '.join(show(each) for each in arguments)}]"
     return show(annotation)
 
@@ -197,7 +202,7 @@ def _evaluated(annotation: Any, plain: Any) -> Any:
     """The annotation, with its strings evaluated. `Any` if that is impossible.
 
     In a nested function, a name in a string may be a local one of the outer function, which cannot be seen from here.
-    Then only Event, Batch and the contexts are known, without their type arguments.
+    Then only these classes are known, without their type arguments.
     """
     names = getattr(plain, "__globals__", {})
     nested = "<locals>" in getattr(plain, "__qualname__", "")
@@ -208,7 +213,7 @@ def _evaluated(annotation: Any, plain: Any) -> Any:
         if nested:
             bare = str(annotation).partition("[")[0].strip()
             found = names.get(bare)
-            return found if found in (Event, Batch, Context, AsyncContext) else Any
+            return found if found in (*_GIVEN, Context, AsyncContext) else Any
         return typing.get_type_hints(holder, names, None).get("it", Any)
     except Exception:  # noqa: BLE001 - an annotation may be any expression
         return annotation if not isinstance(annotation, str) else Any

@@ -45,7 +45,7 @@ class DeclaredApp:
         return self.topics.get(topic.name) is topic
 
     def topic(
-        self, name: str, key: Any, value: Any, codec: Any = None, dedup: Any = None
+        self, name: str, key: Any, value: Any, codec: Any = None, dedup: Any = None, event_time_ms: Any = None
     ) -> DeclaredTopic[Any, Any]:
         """Declare a topic: `App.topic`."""
         where = f"topic {name}"
@@ -56,6 +56,10 @@ class DeclaredApp:
             raise ConfigError(f"{where} {held}", hint="declare a topic of your own")
         if name in self.topics:
             raise ConfigError(f"{where} is declared twice")
+        if event_time_ms is not None and not callable(event_time_ms):
+            raise ConfigError(
+                f"{where}: event_time_ms is {event_time_ms!r}; it must be a function of the event"
+            )
         topic: DeclaredTopic[Any, Any] = DeclaredTopic(
             name,
             resolve_key(key, where, tombstones=True),
@@ -63,6 +67,7 @@ class DeclaredApp:
             self._checked(dedup, where),
             key_type=key,
             value_type=value,
+            event_time_ms=event_time_ms,
         )
         self.topics[name] = topic
         return topic

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from pipeline.api.annotations import check_annotations, described
 from pipeline.api.declarations import DeclaredTopic
+from pipeline.api.event import Batch, Event
 from pipeline.api.sinks import Sink
 from pipeline.errors import ConfigError
 
@@ -20,6 +21,7 @@ __all__ = [
     "SinkBinding",
     "check_calls",
     "check_function",
+    "check_policy",
     "check_retries",
 ]
 
@@ -39,7 +41,7 @@ _BODY_DOES_NOT_RUN = (
 
 
 class Binding:
-    """One handler of one input topic. `batch`: it takes a Batch.
+    """One handler of one input topic, or of the pseudo-topic of a window's ends. `batch`: it takes a Batch.
 
     `concurrency`: the most calls of an async handler that run at once, each for at most `timeout_s`; 0 for a plain one.
     """
@@ -95,6 +97,12 @@ class SinkBinding(NamedTuple):
     on_error: OnError
 
 
+def check_policy(group: str, on_error: object) -> None:
+    """Raise ConfigError if it is not a policy for records of a handler."""
+    if on_error not in {"stop", "skip", "dead_letter"}:
+        raise ConfigError(f"group {group}: on_error is {on_error!r}; it must be stop, skip or dead_letter")
+
+
 def check_retries(group: str, binding: Binding) -> None:
     """Raise ConfigError if the number of retries or the delay of a handler is out of range."""
     retries, delay_s = binding.retries, binding.retry_delay_s
@@ -120,8 +128,8 @@ def check_calls(group: str, concurrency: int, timeout_s: float) -> None:
         )
 
 
-def check_function(group: str, binding: Binding) -> None:
-    """Raise ConfigError if the function of `binding` cannot be a handler of its topic."""
+def check_function(group: str, binding: Binding, given: type = Event) -> None:
+    """Raise ConfigError if the function of `binding` cannot be a handler of its topic. `given`: its first argument."""
     function = binding.function
     if not callable(function):
         raise ConfigError(f"group {group}: the handler {function!r} is not a function")
@@ -138,7 +146,8 @@ def check_function(group: str, binding: Binding) -> None:
             "group.async_handler(topic), in a group of its own",
         )
     _check_arguments(group, function)
-    check_annotations(group, binding.topic, function, batch=binding.batch, is_async=binding.is_async)
+    kind = Batch if binding.batch else given
+    check_annotations(group, binding.topic, function, kind, is_async=binding.is_async)
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

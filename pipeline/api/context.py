@@ -20,14 +20,26 @@ from pipeline.api.declarations import (
 from pipeline.api.encode_errors import LATEST_MS, REFUSALS, check_header_name, refuse_key, refuse_value
 from pipeline.api.table import RuntimeTable, TaskTable
 from pipeline.api.topic_limits import Accepted
+from pipeline.api.window_rows import RuntimeWindow, TaskWindow
+from pipeline.api.windows import DeclaredWindow, Window
+from pipeline.core.event_time import EventClock
 from pipeline.core.records import EARLIEST_MS, Record, kept_timestamp
 from pipeline.errors import ConfigError
 
-__all__ = ["Context", "OutputContext", "RuntimeContext", "Sender", "not_a_table_of_the_group"]
+__all__ = [
+    "Context",
+    "OutputContext",
+    "RuntimeContext",
+    "Sender",
+    "not_a_table_of_the_group",
+    "timestamp_of",
+]
 
 K = TypeVar("K")
 V = TypeVar("V")
 R = TypeVar("R")
+
+NO_WINDOWS: Mapping[DeclaredWindow[Any, Any], RuntimeWindow[Any, Any]] = {}
 
 # name, key encoder, value codec's `admit`, what the topic accepts
 Sender = tuple[str, Callable[[Any], bytes | None], Callable[[Any], tuple[bytes | None, Any]], Accepted]
@@ -36,9 +48,10 @@ Sender = tuple[str, Callable[[Any], bytes | None], Callable[[Any], tuple[bytes |
 class OutputContext:
     """What `Context` and `AsyncContext` have in common: outputs and resources."""
 
-    __slots__ = ("_message", "_outputs", "_resources", "_senders", "_used")
+    __slots__ = ("_event_ms", "_message", "_outputs", "_resources", "_senders", "_used")
 
     if TYPE_CHECKING:  # set by RuntimeContext, and for each call of an async handler
+        _event_ms: int | None
         _message: Any
         _outputs: list[Any]
         _resources: Callable[[DeclaredResource[Any]], Any]
@@ -63,8 +76,9 @@ class OutputContext:
             key: Of the topic's key type.
             value: Of the topic's value type.
             headers: Pairs of a name and bytes (or None), in order.
-            timestamp_ms: Milliseconds since the epoch. Default: the timestamp of the input record. The Kafka client
-                cannot send the timestamp 0; it is sent as 1.
+            timestamp_ms: Milliseconds since the epoch. Default: the timestamp of the input record, or its event time
+                in a group that keeps a clock; at the end of a window, its last millisecond. The Kafka client cannot
+                send the timestamp 0; it is sent as 1.
 
         Raises:
             TypeError: The key, the value or a header has a wrong type.
@@ -97,9 +111,11 @@ class OutputContext:
         if key_data is None and accepted.compacted:
             accepted.refuse_null_key()
         if timestamp_ms is None:
-            timestamp_ms = self._message.timestamp()[1]
+            timestamp_ms = self._event_ms
+            if timestamp_ms is None:
+                timestamp_ms = self._message.timestamp()[1]
             if timestamp_ms <= 0:  # a record without a timestamp gives the present
-                timestamp_ms = kept_timestamp(self._message)
+                timestamp_ms = EARLIEST_MS if self._event_ms == 0 else kept_timestamp(self._message)
         elif type(timestamp_ms) is not int or not 0 <= timestamp_ms <= LATEST_MS:
             raise ValueError(
                 f"timestamp_ms is {timestamp_ms!r}; it must be a number of milliseconds, 0 or more, of 64 bits"
@@ -160,10 +176,66 @@ class Context(OutputContext):
         ```
     """
 
-    __slots__ = ("_tables",)
+    __slots__ = ("_clock", "_tables", "_time_of", "_windows")
 
     if TYPE_CHECKING:  # set by RuntimeContext
+        _clock: EventClock | None
         _tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]]
+        _time_of: Callable[[Any], int]
+        _windows: Mapping[DeclaredWindow[Any, Any], RuntimeWindow[Any, Any]]
+
+    @property
+    def clock_ms(self) -> int:
+        """The event clock of the record's partition, in milliseconds since the epoch; 0 before its first record.
+
+        Up to this time, the input is complete, as far as that can be known. The record that is processed has not moved
+        it yet. It never goes back.
+
+        Raises:
+            ConfigError: The group keeps no clock: it has no window, and no input with `event_time_ms`. This stops the
+                task, whatever `on_error` says.
+
+        Example:
+            ```python
+            age_ms = ctx.clock_ms - event.timestamp_ms
+            ```
+        """
+        clock = self._clock
+        if clock is None:
+            raise ConfigError(
+                "this group keeps no clock of event time",
+                hint="declare a window, or event_time_ms for one of its input topics",
+            )
+        return clock.ms
+
+    def window(self, window: Window[K, V], /) -> TaskWindow[K, V]:
+        """The task's part of a window of this group.
+
+        Args:
+            window: What `app.window(...)` or `group.window(...)` returned.
+
+        Returns:
+            The rows of events, valid during the call.
+
+        Raises:
+            ConfigError: The window belongs to another group, or it is not a window. This stops the task, whatever
+                `on_error` says.
+
+        Example:
+            ```python
+            for row in ctx.window(hourly).rows(event):
+                row.value += 1
+            ```
+        """
+        try:
+            return self._windows[window]  # type: ignore[index]  # any other object is a KeyError
+        except (KeyError, TypeError):
+            if not isinstance(window, Window):
+                raise ConfigError(f"ctx.window takes what app.window(...) returned, not {window!r}") from None
+            raise ConfigError(
+                f"window {window.group}.{window.name} does not belong to the group of this handler",
+                hint="use a window declared on the handler's own group; groups exchange data through topics",
+            ) from None
 
     def table(self, table: Table[K, V], /) -> TaskTable[K, V]:
         """The task's part of a table of this group.
@@ -193,13 +265,16 @@ class Context(OutputContext):
 class RuntimeContext(Context):
     """The context of a task, with what the runtime needs of it.
 
-    The attribute `message` is the input record that is processed.
+    The attribute `message` is the input record that is processed. `event_ms`: its event time; None in a group without
+    a clock. `time_of`: gives that of any event of the current topic.
     """
 
     __slots__ = ()
 
     # The same slot under another name: a property would cost a call for each record.
     message: Any = Context._message  # type: ignore[misc]  # noqa: SLF001
+    event_ms: Any = Context._event_ms  # type: ignore[misc]  # noqa: SLF001
+    time_of: Any = Context._time_of  # type: ignore[misc]  # noqa: SLF001
 
     def __init__(
         self,
@@ -213,10 +288,21 @@ class RuntimeContext(Context):
         self._resources = resources
         self._outputs = []
         self._message = None
+        self._windows = {}
+        self._clock = None
+        self._event_ms = None
+        self._time_of = timestamp_of
 
-    def use(self, tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]]) -> None:
-        """From now on, handlers see these tables: those of the partition of the next records."""
+    def use(
+        self,
+        tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]],
+        windows: Mapping[DeclaredWindow[Any, Any], RuntimeWindow[Any, Any]] = NO_WINDOWS,
+        clock: EventClock | None = None,
+    ) -> None:
+        """From now on, handlers see these tables, windows and clock: those of the partition of the next records."""
         self._tables = tables
+        self._windows = windows
+        self._clock = clock
 
     def forward(
         self, topic: DeclaredTopic[Any, Any], record: Record, headers: Sequence[tuple[str, bytes | None]]
@@ -279,12 +365,18 @@ class RuntimeContext(Context):
 
 def not_a_table_of_the_group(table: object, method: str) -> ConfigError:
     """The error for the argument of `method`, which is not a table of the handler's group."""
-    if not isinstance(table, Table):
+    if not isinstance(table, Table) or isinstance(table, Window):
         return ConfigError(f"{method} takes what app.table(...) returned, not {table!r}")
     return ConfigError(
         f"table {table.group}.{table.name} does not belong to the group of this handler",
         hint="use a table declared on the handler's own group; groups exchange data through topics",
     )
+
+
+def timestamp_of(event: Any) -> int:
+    """The event time of an event whose topic declares no other."""
+    time_ms: int = event._message.timestamp()[1]  # noqa: SLF001 - a property would cost a call
+    return time_ms
 
 
 def _check_headers(headers: Sequence[tuple[str, bytes | None]]) -> None:

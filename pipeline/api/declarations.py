@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from pipeline.api.codecs import ValueCodec
 from pipeline.api.event import Event
-from pipeline.api.keys import KeyCodec
+from pipeline.api.keys import KeyCodec, parse_key
 from pipeline.errors import ConfigError
 
 __all__ = [
@@ -106,9 +106,13 @@ class Topic(Generic[K, V]):
 
 
 class DeclaredTopic(Topic[K, V]):
-    """A topic with its codecs. `key_type` and `value_type`: the declared types, to compare with annotations."""
+    """A topic with its codecs.
 
-    __slots__ = ("dedup", "key", "key_type", "value", "value_type")
+    `key_type` and `value_type`: the declared types, to compare with annotations. `event_time_ms`: gives the event time
+    of an event; None: the record's timestamp.
+    """
+
+    __slots__ = ("dedup", "event_time_ms", "key", "key_type", "value", "value_type")
 
     def __init__(
         self,
@@ -119,6 +123,7 @@ class DeclaredTopic(Topic[K, V]):
         *,
         key_type: Any = Any,
         value_type: Any = Any,
+        event_time_ms: Callable[[Event[K, V]], int] | None = None,
     ) -> None:
         self._name = name
         self.key = key
@@ -126,6 +131,7 @@ class DeclaredTopic(Topic[K, V]):
         self.dedup = dedup
         self.key_type = key_type
         self.value_type = value_type
+        self.event_time_ms = event_time_ms
 
 
 def declared_topic(topic: Topic[K, V]) -> DeclaredTopic[K, V]:
@@ -181,6 +187,11 @@ class DeclaredTable(Table[K, V]):
         self.upgrade = upgrade
 
     @property
+    def label(self) -> str:
+        """The table in messages."""
+        return f"table {self.group}.{self.name}"
+
+    @property
     def fingerprint(self) -> str:
         """Changes when stored bytes would be read differently."""
         return f"{self.key_fingerprint}{self.value.schema}"
@@ -189,6 +200,10 @@ class DeclaredTable(Table[K, V]):
     def key_fingerprint(self) -> str:
         """What the fingerprint begins with."""
         return f"{self.key.schema}->"
+
+    def parse_key(self, text: str) -> Any:
+        """A key from the command line. Raises InputError."""
+        return parse_key(self.key, text)
 
     def _no_rows(self, *_: object) -> NoReturn:
         raise ConfigError(

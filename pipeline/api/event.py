@@ -198,3 +198,7 @@ class RuntimeBatch(Batch[K_co, V_co]):
         self._messages = messages
         self._keys = keys
         self._values = values
+
+    def message(self, index: int) -> Any:
+        """The record at an index."""
+        return self._messages[index]

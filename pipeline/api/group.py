@@ -17,8 +17,10 @@ from pipeline.api.bindings import (
     SinkBinding,
     check_calls,
     check_function,
+    check_policy,
     check_retries,
 )
+from pipeline.api.closed_windows import ClosedWindow
 from pipeline.api.codecs import CodecName, resolve_value
 from pipeline.api.context import Context
 from pipeline.api.custom_codecs import Codec
@@ -26,10 +28,18 @@ from pipeline.api.declarations import DeclaredTable, DeclaredTopic, Table, Topic
 from pipeline.api.event import Batch, Event
 from pipeline.api.keys import resolve_key
 from pipeline.api.sinks import Sink
+from pipeline.api.windows import DeclaredWindow, Hopping, Tumbling, Window
 from pipeline.core.names import GroupId, check_name
 from pipeline.errors import ConfigError
 
-__all__ = ["AsyncHandlerDecorator", "BatchHandlerDecorator", "DeclaredGroup", "Group", "HandlerDecorator"]
+__all__ = [
+    "AsyncHandlerDecorator",
+    "BatchHandlerDecorator",
+    "CloseDecorator",
+    "DeclaredGroup",
+    "Group",
+    "HandlerDecorator",
+]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -62,6 +72,15 @@ class AsyncHandlerDecorator(Protocol[K, V]):
         """Register the function. Raises ConfigError for one that is not async, or takes other arguments."""
 
 
+class CloseDecorator(Protocol[K, V]):
+    """Registers a function of a `ClosedWindow` and a `Context`, and returns it."""
+
+    def __call__(
+        self, function: Callable[[ClosedWindow[K, V], Context], None], /
+    ) -> Callable[[ClosedWindow[K, V], Context], None]:
+        """Register the function. Raises ConfigError for one that cannot be called with a window and a context."""
+
+
 class _App(Protocol):
     """The app that a group is declared in."""
 
@@ -81,6 +100,7 @@ class Group:
         _app: _App
         _name: str
         _bindings: list[Binding]
+        _closes: dict[str, Binding]
         _sinks: list[SinkBinding]
         _tables: dict[str, DeclaredTable[Any, Any]]
 
@@ -129,14 +149,7 @@ class Group:
             by_route = app.table("by-route", key=tuple[str, str], value=Delay)
             ```
         """
-        check_name("table", name)
-        where = f"table {self.name}.{name}"
-        if name in self._tables:
-            raise ConfigError(f"{where} is declared twice")
-        if self._sinks:
-            raise self._mixed(f"a table, {name}")
-        if upgrade is not None and not callable(upgrade):
-            raise ConfigError(f"{where}: upgrade is {upgrade!r}; it must be a function of the old value")
+        where = self._new_name("table", name, upgrade)
         table: DeclaredTable[K, V] = DeclaredTable(
             self.name,
             name,
@@ -146,6 +159,155 @@ class Group:
         )
         self._tables[name] = table
         return table
+
+    def window(
+        self,
+        name: str,
+        *,
+        key: TypeForm[K],
+        value: TypeForm[V],
+        size: Tumbling | Hopping,
+        grace_s: float,
+        default: V,
+        late_to: Topic[Any, Any] | None = None,
+        codec: Codec[V] | CodecName | None = None,
+        upgrade: Callable[[Any], V] | None = None,
+    ) -> Window[K, V]:
+        """Declare a window: a value for each key and each period of event time. Rows belong to a partition.
+
+        A window closes when the clock of its partition has passed its end by `grace_s`. Then its handlers are called
+        (`on_close`), and its rows are removed.
+
+        Args:
+            name: The name, part of durable names. No table of the group has it.
+            key: The type of keys, as for `table`.
+            value: The type of values, as for `table`.
+            size: `Tumbling(seconds)` or `Hopping(seconds, every_s=...)`. It cannot be changed later.
+            grace_s: How many seconds of event time a window stays open after its end, for events out of order.
+            default: The value of a key before it is assigned.
+            late_to: A topic of the app, not an input of this group, that gets the records of events for which a window
+                was closed already. Headers say which.
+            codec: How values become bytes, as for `table`.
+            upgrade: As for `table`.
+
+        Returns:
+            The window, for `ctx.window` in handlers of this group, and for `on_close`.
+
+        Raises:
+            ConfigError: An argument cannot be used, the name is declared already, or the group has sinks.
+
+        Example:
+            ```python
+            hourly = app.window("hourly", key=str, value=int, size=Tumbling(3600), grace_s=60, default=0)
+            ```
+        """
+        where = self._new_name("window", name, upgrade)
+        window: DeclaredWindow[K, V] = DeclaredWindow(
+            self.name,
+            name,
+            resolve_key(key, where, tombstones=False),
+            resolve_value(value, codec, where, tombstones=False),
+            upgrade,
+            size=size,
+            grace_s=grace_s,
+            default=default,
+            late_to=late_to,
+            types=(key, value),
+        )
+        if late_to is not None and not self._app.owns(late_to):
+            raise ConfigError(f"{where}: late_to is topic {late_to.name} of another app")
+        for binding in self._bindings:
+            self._check_window(window, binding)
+        self._tables[name] = window
+        return window
+
+    def _new_name(self, kind: str, name: str, upgrade: object) -> str:
+        """The label of a new table or window. Raises ConfigError."""
+        check_name(kind, name)
+        where = f"{kind} {self.name}.{name}"
+        other = self._tables.get(name)
+        if other is not None:
+            same = other.label == where
+            raise ConfigError(
+                f"{where} is declared twice" if same else f"{where}: {other.label} has the same name"
+            )
+        if self._sinks:
+            raise self._mixed(f"a {kind}, {name}")
+        if upgrade is not None and not callable(upgrade):
+            raise ConfigError(f"{where}: upgrade is {upgrade!r}; it must be a function of the old value")
+        return where
+
+    def on_close(
+        self,
+        window: Window[K, V],
+        *,
+        on_error: OnError = "stop",
+        retries: int = 0,
+        retry_delay_s: float = RETRY_DELAY_S,
+    ) -> CloseDecorator[K, V]:
+        """Register the function that is called with the final value of each key when a window closes.
+
+        Its writes and outputs are committed exactly once, together with the removal of the row. Rows that close
+        together are given in the order of their ends and keys. A window has one such function at most.
+
+        Args:
+            window: A window of this group.
+            on_error: What happens with a row whose function raises: `"stop"` its partition, `"skip"` the row, or send
+                it to the group's dead-letter topic (`"dead_letter"`). A replay calls the function again.
+            retries: How often it is tried again first. The later rows of the window wait; records do not.
+            retry_delay_s: As for `handler`.
+
+        Returns:
+            A decorator for a function of a `ClosedWindow` and a `Context`.
+
+        Raises:
+            ConfigError: The window, the function or an option cannot be used, or the window has such a function.
+
+        Example:
+            ```python
+            @group.on_close(hourly, on_error="dead_letter")
+            def publish(hour: ClosedWindow[str, int], ctx: Context) -> None:
+                ctx.send(totals, hour.key, hour.value)
+            ```
+        """
+
+        def register(
+            function: Callable[[ClosedWindow[K, V], Context], None],
+        ) -> Callable[[ClosedWindow[K, V], Context], None]:
+            binding = Binding(declared.closes, function, on_error, False, retries, retry_delay_s)
+            check_function(self.name, binding, ClosedWindow)
+            check_policy(self.name, on_error)
+            check_retries(self.name, binding)
+            if declared.name in self._closes:
+                raise ConfigError(f"{declared.label} has an on_close function; it must be the only one")
+            self._closes[declared.name] = binding
+            return function
+
+        if not isinstance(window, DeclaredWindow):
+            raise ConfigError(
+                f"group {self.name}: {window!r} is not a window",
+                hint="use @app.on_close(window) above the function",
+            )
+        if self._tables.get(window.name) is not window:
+            raise ConfigError(f"group {self.name}: {window.label} belongs to another group")
+        declared = window
+        return register
+
+    def _check_window(self, window: DeclaredWindow[Any, Any], binding: Binding) -> None:
+        """Check a window and a handler of one group."""
+        topic = binding.topic
+        if binding.is_async:
+            raise ConfigError(
+                f"group {self.name} has async handlers and cannot have a window, {window.name}: their calls end in any "
+                "order",
+                hint="let an async handler send its results to a topic, and count them in another group",
+            )
+        if window.late_to is topic:
+            raise ConfigError(
+                f"{window.label}: late_to is topic {topic.name}, which is an input of its group: a late event would "
+                "come back, and be late again",
+                hint="send late events to a topic that this group does not read",
+            )
 
     def handler(
         self,
@@ -375,10 +537,7 @@ class Group:
         if self._sinks:
             raise self._mixed("a handler")
         check_function(self.name, binding)
-        if binding.on_error not in {"stop", "skip", "dead_letter"}:
-            raise ConfigError(
-                f"group {self.name}: on_error is {binding.on_error!r}; it must be stop, skip or dead_letter"
-            )
+        check_policy(self.name, binding.on_error)
         check_retries(self.name, binding)
         if not self._app.owns(binding.topic):
             raise ConfigError(f"group {self.name}: topic {binding.topic.name} belongs to another app")
@@ -398,6 +557,9 @@ class Group:
             raise ConfigError(
                 f"group {self.name}: topic {binding.topic.name} has a batch handler; it must be the only one"
             )
+        for table in self._tables.values():
+            if isinstance(table, DeclaredWindow):
+                self._check_window(table, binding)
         self._bindings.append(binding)
 
     def _check_async(self, first: Binding, binding: Binding) -> None:
@@ -433,6 +595,7 @@ class DeclaredGroup(Group):
         sinks: Iterable[SinkBinding] = (),
         tables: Mapping[str, DeclaredTable[Any, Any]] | None = None,
         tasks: int | None = None,
+        closes: Mapping[str, Binding] | None = None,
     ) -> None:
         self._app = app
         self._name = check_name("group", name)
@@ -442,6 +605,7 @@ class DeclaredGroup(Group):
         self._bindings = list(bindings)
         self._sinks = list(sinks)
         self._tables = dict(tables or {})
+        self._closes = dict(closes or {})
 
     @property
     def id(self) -> GroupId:
@@ -465,21 +629,46 @@ class DeclaredGroup(Group):
 
     @property
     def tables(self) -> dict[str, DeclaredTable[Any, Any]]:
-        """The tables by name."""
+        """The tables and windows by name."""
         return self._tables
+
+    @property
+    def windows(self) -> dict[str, DeclaredWindow[Any, Any]]:
+        """The windows by name."""
+        return {name: table for name, table in self._tables.items() if isinstance(table, DeclaredWindow)}
+
+    @property
+    def closes(self) -> dict[str, Binding]:
+        """The functions for the ends of windows, by name of the window."""
+        return self._closes
+
+    @property
+    def functions(self) -> list[Binding]:
+        """The handlers, and then the functions for the ends of windows."""
+        return [*self._bindings, *self._closes.values()]
+
+    @property
+    def keeps_clock(self) -> bool:
+        """Whether its partitions have a clock of event time. Without one, event time costs nothing."""
+        timed = any(binding.topic.event_time_ms is not None for binding in self._bindings)
+        return bool(self.windows) or (timed and not self.is_async)
 
     @property
     def inputs(self) -> list[DeclaredTopic[Any, Any]]:
         """Input topics in the order of their first handler or sink."""
         return list(dict.fromkeys([b.topic for b in self._bindings] + [b.topic for b in self._sinks]))
 
-    def with_bindings(self, bindings: Iterable[Binding]) -> DeclaredGroup:
-        """The same group with other handlers."""
-        return DeclaredGroup(self._app, self._name, bindings, self._sinks, self._tables, self.tasks)
+    def with_functions(self, change: Callable[[Binding], Binding]) -> DeclaredGroup:
+        """The same group with other functions: `change` is called with each of `functions`."""
+        closes = {name: change(binding) for name, binding in self._closes.items()}
+        bindings = map(change, self._bindings)
+        return DeclaredGroup(self._app, self._name, bindings, self._sinks, self._tables, self.tasks, closes)
 
     def with_tasks(self, tasks: int) -> DeclaredGroup:
         """The same group with another number of tasks."""
-        return DeclaredGroup(self._app, self._name, self._bindings, self._sinks, self._tables, tasks)
+        return DeclaredGroup(
+            self._app, self._name, self._bindings, self._sinks, self._tables, tasks, self._closes
+        )
 
 
 def _checked_tasks(group: str, tasks: object) -> int | None:

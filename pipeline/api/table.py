@@ -18,7 +18,7 @@ from pipeline.api.declarations import DeclaredTable
 from pipeline.api.encode_errors import REFUSALS, refuse_key, refuse_value
 from pipeline.api.footprint import footprint
 
-__all__ = ["ReadableStore", "RuntimeTable", "TaskOverlay", "TaskTable", "table_prefix"]
+__all__ = ["ReadableStore", "RuntimeTable", "TaskOverlay", "TaskTable", "merge_rows", "table_prefix"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -186,7 +186,7 @@ class TaskTable(Generic[K, V]):
         try:
             data, decoded = self._admit(value)
         except REFUSALS as error:
-            refuse_value(error, f"table {self._definition.group}.{self._definition.name}")
+            refuse_value(error, self._definition.label)
         slot = self._slots.get(key)
         if slot is None:
             slot = self._add_slot(key)
@@ -280,7 +280,7 @@ class TaskTable(Generic[K, V]):
         for slot in self._dirty:
             if slot[_FULL_KEY].startswith(start):
                 changed[slot[_FULL_KEY]] = slot[_DATA]
-        return self._decoded(_merge(self._store.scan(start), sorted(changed.items())))
+        return self._decoded(merge_rows(self._store.scan(start), sorted(changed.items())))
 
     def _load(self, keys: Iterable[K]) -> int:
         """Read the rows of different keys that are not in memory. Returns how many were read from the store."""
@@ -302,8 +302,7 @@ class TaskTable(Generic[K, V]):
         try:
             encoded = self._encode_key(key)
         except REFUSALS as error:
-            definition = self._definition
-            refuse_key(error, f"table {definition.group}.{definition.name}", definition.key, key)
+            refuse_key(error, self._definition.label, self._definition.key, key)
         if encoded is None:
             raise TypeError("a table's key cannot be None")
         slot = [_UNREAD, None, self._prefix + encoded, False]
@@ -450,7 +449,7 @@ class RuntimeTable(TaskTable[K, V]):
             self._sampled_bytes //= 2
 
 
-def _merge(
+def merge_rows(
     stored: Iterator[tuple[bytes, bytes]], changed: list[tuple[bytes, bytes | None]]
 ) -> Iterator[tuple[bytes, bytes]]:
     """Stored pairs overlaid with changes; both in key order."""

@@ -47,6 +47,11 @@ class Accepted:
         # A lower bound rises with time, so where there is one the clock is asked for each record.
         self.surely_ms = wall_ms() + after_ms if before_ms >= LATEST_MS else -1
 
+    @property
+    def after_ms(self) -> int:
+        """How far a timestamp may be ahead of the wall clock."""
+        return self._after_ms
+
     def check_time(self, timestamp_ms: int) -> None:
         """Raises ValueError for a timestamp that the topic refuses. 0 becomes the present, which it accepts."""
         now_ms = self._wall_ms()

@@ -21,12 +21,13 @@ _DEPTH = 4  # of calls
 
 
 def topics_written(app: DeclaredApp, group: DeclaredGroup) -> list[str]:
-    """The topics that a group writes, including its duplicates, and those that it may write, in order."""
+    """The topics that a group writes or may write, including those for duplicates and late events, in order."""
     if not group.bindings:
         return []
     dedup = [topic.dedup for topic in group.inputs if topic.dedup is not None]
     duplicates = [each.duplicates_to.name for each in dedup if each.duplicates_to is not None]
-    return sorted({*topics_named_in(group), *topics_named_by_none(app), *duplicates})
+    late = [window.late_to.name for window in group.windows.values() if window.late_to is not None]
+    return sorted({*topics_named_in(group), *topics_named_by_none(app), *duplicates, *late})
 
 
 def topics_named_by_none(app: DeclaredApp) -> list[str]:
@@ -40,7 +41,7 @@ def topics_named_in(group: DeclaredGroup) -> list[str]:
     """The topics that the functions of a group name, other than the inputs of the group."""
     inputs = {topic.name for topic in group.inputs}
     found: dict[str, None] = {}
-    for binding in group.bindings:
+    for binding in group.functions:
         for value in _named(binding.function, _DEPTH, set()):
             if isinstance(value, DeclaredTopic) and value.name not in inputs:
                 found[value.name] = None

@@ -210,9 +210,11 @@ _TASK_COLUMNS = (
     Column("lag", number=True),
     Column("entry", number=True),
     Column("last entry", number=True),
+    Column("clock behind", number=True),
     Column("checkpoint", number=True),
     Column("restore", number=True),
 )
+_CLOCK = 7
 
 
 def _tasks(tasks: Sequence[TaskStatus], now_ms: int, width: int | None) -> list[Text]:
@@ -225,12 +227,16 @@ def _tasks(tasks: Sequence[TaskStatus], now_ms: int, width: int | None) -> list[
             status.lag,
             status.seq,
             _ago(now_ms - status.entry_ms) if status.entry_ms else None,
+            f"{status.clock_behind_s:,.1f} s" if status.clock_behind_s is not None else None,
             _ago(now_ms - status.checkpoint_ms) if status.checkpoint_ms else None,
             f"~{status.restore_s:,.1f} s" if status.restore_s else None,
         ]
         for status in tasks
     ]
     columns = list(_TASK_COLUMNS)
+    if all(status.clock_ms is None for status in tasks):
+        columns.pop(_CLOCK)
+        rows = [[*row[:_CLOCK], *row[_CLOCK + 1 :]] for row in rows]
     if all(len(status.partitions) <= 1 for status in tasks):  # its number is that of the task
         columns.pop(1)
         rows = [[row[0], *row[2:]] for row in rows]

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.api.declarations import DeclaredTable
+from pipeline.api.windows import WindowKey
 from pipeline.cli.lookup import TaskOption, find_app, group_of, no_task
 from pipeline.cli.options import KafkaOption, StoreOption, print_json, print_message
 from pipeline.cli.past import AppOption, open_past, require_app
@@ -33,7 +34,7 @@ from pipeline.runtime.status import read_status
 __all__ = ["asked_of_kafka", "missing_rows", "read_line", "require_task", "table_app"]
 
 table_app = typer.Typer(help="Show the rows of tables, now and in the past.", no_args_is_help=True)
-TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help="A table, or GROUP.TABLE.")]
+TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help="A table or a window, or GROUP.TABLE.")]
 
 
 def read_line(group: GroupId, applied: Mapping[int, int], directory: Path) -> str:
@@ -104,7 +105,10 @@ def _group() -> None:
 def show(
     table: TableArgument,
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="Only this key. Write a tuple as JSON.")
+        str | None,
+        typer.Argument(
+            metavar="[KEY]", help="Only this key. Write a tuple as JSON. Of a window: KEY, or KEY@START."
+        ),
     ] = None,
     app: AppOption = "",
     at: Annotated[
@@ -178,7 +182,9 @@ def show(
 @table_app.command()
 def history(
     table: TableArgument,
-    key: Annotated[str, typer.Argument(metavar="KEY", help="The key. Write a tuple as JSON.")],
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="The key. Write a tuple as JSON. Of a window: KEY@START.")
+    ],
     app: AppOption = "",
     task: TaskOption = None,
     most: Annotated[
@@ -212,7 +218,7 @@ def _print(rows: Iterator[TableRow], limit: int, missing: InputError | None, *, 
         if limit and count > limit:
             break
         if json:
-            print_json({**row.where, "key": row.key, "value": row.value})
+            print_json({**row.where, **_key_fields(row.key), "value": row.value})
         else:
             shown.append([row.where["task"], row.where["partition"], str(row.key), json_text(row.value)])
             several |= row.several
@@ -229,6 +235,12 @@ def _print(rows: Iterator[TableRow], limit: int, missing: InputError | None, *, 
         print_message(f"only the first {counted(limit, 'row')} are shown. Show all: --max 0")
     if count == 0:
         print_message("no rows")
+
+
+def _key_fields(key: object) -> dict[str, object]:
+    if isinstance(key, WindowKey):
+        return key._asdict()
+    return {"key": key}
 
 
 def _places(settings: WorkerSettings, group: GroupId, task: int | None = None) -> dict[int, RocksStores]:

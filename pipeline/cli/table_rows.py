@@ -11,6 +11,7 @@ from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import DeclaredTable
 from pipeline.api.keys import parse_key
 from pipeline.api.table import ReadableStore, table_prefix
+from pipeline.api.windows import END_BYTES, DeclaredWindow
 from pipeline.cli.lookup import journaled_tasks
 from pipeline.cli.options import print_json, print_message
 from pipeline.cli.past import PastPlace, moment_of, reach_of, restored, say_origin
@@ -68,13 +69,13 @@ def find_table(app: DeclaredApp, name: str) -> DeclaredTable[Any, Any]:
 
 def full_key_of(definition: DeclaredTable[Any, Any], key: str) -> bytes:
     """The key as states and journals have it. Raises InputError if the text is not a key of this table."""
-    return table_prefix(definition.name) + (definition.key.encode(parse_key(definition.key, key)) or b"")
+    return table_prefix(definition.name) + (definition.key.encode(definition.parse_key(key)) or b"")
 
 
 def rows_of(
     definition: DeclaredTable[Any, Any], state: _State, task: TaskId, key: str | None
 ) -> Iterator[TableRow]:
-    """The rows of a table in the state of a task, or those of `key`.
+    """The rows of a table in the state of a task, or those of `key`; of a window, also those of a key in all windows.
 
     Raises ConfigError if another schema wrote it.
     """
@@ -88,6 +89,9 @@ def rows_of(
         prefix = begin + table_prefix(definition.name)
         if key is None:
             found = state.scan(prefix)
+        elif isinstance(definition, DeclaredWindow) and "@" not in key:
+            suffix = definition.rows.key.encode(parse_key(definition.rows.key, key)) or b""
+            found = (row for row in state.scan(prefix) if row[0][len(prefix) + END_BYTES :] == suffix)
         else:
             wanted = begin + full_key_of(definition, key)
             stored = state.get(wanted)
@@ -102,7 +106,7 @@ def _check_schema(definition: DeclaredTable[Any, Any], stored: dict[str, str]) -
     fingerprint = stored.get(definition.name)
     if fingerprint is not None and fingerprint != definition.fingerprint:
         raise ConfigError(
-            f"table {definition.name} was written with another schema:\n  was {fingerprint}"
+            f"{definition.label} was written with another schema:\n  was {fingerprint}"
             f"\n  now {definition.fingerprint}",
             hint="show it with the version of the app that wrote it",
         )
@@ -164,7 +168,7 @@ def print_history(
     ]
     if not any(found.changes for found in histories):
         raise InputError(
-            f"no journal entry changed key {key!r} of table {definition.name}",
+            f"no journal entry changed key {key!r} of {definition.label}",
             hint=f"show some keys: pipeline table show {name} --app {place.target} --max 5",
         )
     if json:

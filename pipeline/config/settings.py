@@ -146,6 +146,8 @@ class WorkerSettings:
             as behind NAT. `HOST` is an IP address.
         topics_dir: The declarations that are compared with the cluster at the start. Empty: no comparison. The
             default directory need not exist.
+        input_idle_s: An input of a group with windows is idle when all its records have been processed for this long.
+            Then it does not hold the event clock. In seconds.
         sink_connections: To the database of each sink group, and so the number of transactions at the same time.
 
     Raises:
@@ -192,6 +194,7 @@ class WorkerSettings:
     checkpoint_bytes_per_s: Count = 0
     checkpoint_grace_s: Amount = 3600.0
     topics_dir: str = DEFAULT_TOPICS_DIR
+    input_idle_s: PositiveAmount = 30.0
     sink_connections: PositiveCount = 4
 
     def __post_init__(self) -> None:

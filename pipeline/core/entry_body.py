@@ -110,7 +110,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
     `positions`: the next input offset to read, by input name (`core/inputs.py`). `delta`: the new value by full key,
     None for a delete. Values are absolute, so applying an entry twice is harmless. `wall_ms`: the time at which the
-    entry was built, before its transaction. `stream_time_ms`: reserved for windows. `nonce`: unique to the process and
+    entry was built, before its transaction. `stream_time_ms`: the event
+    clock of the partition that is furthest behind, -1 without one; only for people. `nonce`: unique to the process and
     the attempt. `checkpoint`: the offset of the last CHECKPOINT entry before this one; -1 if there is none. So that
     entry can be found from the last entry of a journal. `journal_bytes`: the bytes of all entries before this one.
     `letters`: the dead letters written so far, including those of this commit; None in entries of earlier releases.

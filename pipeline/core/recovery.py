@@ -12,6 +12,7 @@ from enum import Enum
 
 from pipeline.core.checkpoint_refs import CheckpointRef
 from pipeline.core.entry_body import task_count
+from pipeline.core.event_time import WINDOW_SCHEMA
 from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.names import is_replays
 from pipeline.core.position import AppliedPosition
@@ -328,24 +329,27 @@ def _check_tables(
 ) -> list[str]:
     changed = []
     for table, fingerprint in before.items():
+        is_window = fingerprint.startswith(WINDOW_SCHEMA)
+        kind, key = ("window", "size or the key") if is_window else ("table", "key")
         if table not in now:
             raise ConfigError(
-                f"{where}: table {table} has state, and the app no longer declares it",
+                f"{where}: {kind} {table} has state, and the app no longer declares it",
                 hint=f"declare it again, or {_START_OVER}",
             )
         if now[table] == fingerprint:
             continue
-        if table not in upgrades:
+        another = is_window and not now[table].startswith(fingerprint.partition("->")[0])
+        if table not in upgrades and not another:
             raise ConfigError(
-                f"{where}: the schema of table {table} changed\n  was {fingerprint}\n  now {now[table]}",
+                f"{where}: the schema of {kind} {table} changed\n  was {fingerprint}\n  now {now[table]}",
                 hint="declare the old type again; or convert the rows: give the table upgrade=, a function from an old "
                 f"value to a new one (help(pipeline.App.table) has an example); or {_START_OVER}",
             )
-        if not fingerprint.startswith(upgrades[table]):
+        if another or not fingerprint.startswith(upgrades[table]):
             raise ConfigError(
-                f"{where}: the key of table {table} changed, and only values can be upgraded\n"
+                f"{where}: the {key} of {kind} {table} changed, and only values can be upgraded\n"
                 f"  was {fingerprint}\n  now {now[table]}",
-                hint=f"keep the old key, or {_START_OVER}",
+                hint=f"keep the old {key}, or {_START_OVER}",
             )
         changed.append(table)
     return changed

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def _shadowed(group: DeclaredGroup, spec: ShadowSpec) -> DeclaredGroup:
 
     The journal of the shadow is a new one, so it is of the newest format, whatever that of the live group is.
     """
-    found = group.with_bindings([_named(group, binding) for binding in group.bindings])
+    found = group.with_functions(partial(_named, group))
     found.tasks = next((task.tasks for task in spec.tasks if task.group == group.name), group.tasks)
     return found
 

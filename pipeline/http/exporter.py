@@ -200,6 +200,10 @@ class _Collector(Collector):
         if figures.role is TaskRole.LIVE:
             samples.add("pipeline_input_paused", labels, float(figures.paused))
             samples.add("pipeline_stopped_partitions", labels, figures.stopped_partitions)
+        if figures.clock_ms is not None:
+            behind_ms = max(0, self._sources.clock.wall_ms() - figures.clock_ms)
+            samples.add("pipeline_clock_behind_seconds", labels, behind_ms / 1000)
+            samples.add("pipeline_late_events_total", labels, counts["late_events"])
         if figures.applied is not None:
             newest = next(iter(figures.applied.checkpoints), None)
             size, journal = newest.size if newest is not None else 0, figures.applied.bytes_after_checkpoint

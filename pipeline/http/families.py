@@ -46,6 +46,13 @@ FAMILIES = (
         "pipeline_stopped_partitions", Kind.GAUGE, _TASK, "Partitions of the task that a record has stopped"
     ),
     Family(
+        "pipeline_clock_behind_seconds",
+        Kind.GAUGE,
+        _TASK,
+        "Time from the event clock of the partition that is furthest behind to the wall clock",
+    ),
+    Family("pipeline_late_events_total", Kind.COUNTER, _TASK, "Events that were late for a window"),
+    Family(
         "pipeline_records_total",
         Kind.COUNTER,
         (*_TASK, "outcome"),

@@ -72,9 +72,10 @@ class RowDocuments:
         group = groups.get(group_name)
         if group is None:
             raise LookupError(f"this worker runs no group {group_name!r}{did_you_mean(group_name, groups)}")
-        table = group.tables.get(table_name)
+        tables = {name: table for name, table in group.tables.items() if name not in group.windows}
+        table = tables.get(table_name)
         if table is None:
-            similar = did_you_mean(table_name, group.tables)
+            similar = did_you_mean(table_name, tables)
             raise LookupError(f"group {group_name} has no table {table_name!r}{similar}")
         return group, table
 

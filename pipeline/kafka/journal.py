@@ -64,8 +64,15 @@ class KafkaJournalReader:
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         return self._offsets(journals, latest, IsolationLevel.READ_COMMITTED)
 
-    def highest_ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """The stable end of each partition, requested through every broker.
+    def ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The end of each partition for all readers, in one request."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        return self._offsets(partitions, latest, IsolationLevel.READ_UNCOMMITTED)
+
+    def highest_ends(
+        self, partitions: Sequence[TopicPartition], *, committed: bool = True
+    ) -> Mapping[TopicPartition, int]:
+        """The stable end of each partition, requested through every broker; or the end, without `committed`.
 
         Returns the answer with the newest leader epoch, or the highest of equal epochs. Raises UnreachableError unless
         most of the brokers answer, because a stale leader also answers.
@@ -74,10 +81,12 @@ class KafkaJournalReader:
             return {}
         servers = clients.broker_addresses(self._admin, _REQUEST_TIMEOUT_S, "brokers of the cluster")
         if len(servers) < 2:
-            return self.stable_ends(partitions)
+            return self.stable_ends(partitions) if committed else self.ends(partitions)
+        isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
         with ThreadPoolExecutor(len(servers), "kafka-ends") as threads:
             requests = [
-                threads.submit(_ends_through, server, self._settings, partitions) for server in servers
+                threads.submit(_ends_through, server, self._settings, partitions, isolation)
+                for server in servers
             ]
         answers = [ends for future in requests if (ends := future.result()) is not None]
         if 2 * len(answers) <= len(servers):
@@ -195,16 +204,16 @@ class KafkaJournalReader:
 
 
 class _End(NamedTuple):
-    """The stable end of a partition according to one broker. Compared by the leader epoch first."""
+    """The end of a partition according to one broker. Compared by the leader epoch first."""
 
     leader_epoch: int
     offset: int
 
 
 def _ends_through(
-    server: str, settings: KafkaSettings, partitions: Sequence[TopicPartition]
+    server: str, settings: KafkaSettings, partitions: Sequence[TopicPartition], isolation: IsolationLevel
 ) -> dict[TopicPartition, _End] | None:
-    """The stable ends from the leaders that this broker reports; None if it does not answer."""
+    """The ends from the leaders that this broker reports; None if it does not answer."""
     admin = clients.open_client(AdminClient, clients.admin(replace(settings, bootstrap_servers=server)))
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     by_client_partition = {ClientPartition(*place): place for place in partitions}
@@ -213,7 +222,7 @@ def _ends_through(
             admin.list_topics(topic, timeout=_ONE_BROKER_TIMEOUT_S)
         futures = admin.list_offsets(
             dict.fromkeys(by_client_partition, latest),
-            isolation_level=IsolationLevel.READ_COMMITTED,
+            isolation_level=isolation,
             request_timeout=_ONE_BROKER_TIMEOUT_S,
         )
         found = {

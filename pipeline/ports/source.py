@@ -104,10 +104,17 @@ class JournalReader(Protocol):
         """The stable end of each partition, in one request."""
         ...
 
-    def highest_ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+    def ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The end of each partition for all readers, in one request: after the last record of an open transaction."""
+        ...
+
+    def highest_ends(
+        self, partitions: Sequence[TopicPartition], *, committed: bool = True
+    ) -> Mapping[TopicPartition, int]:
         """The stable end of each partition, requested through every broker: the answer of the newest leader.
 
-        For partitions that the task only reads, where no record of its own can prove an end.
+        For partitions that the task only reads, where no record of its own can prove an end. Without `committed`: the
+        end for all readers.
         """
         ...
 

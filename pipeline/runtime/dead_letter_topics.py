@@ -37,8 +37,8 @@ _LETTERS_CONFIG: Mapping[str, str] = {
 
 
 def wants_letters(group: DeclaredGroup) -> bool:
-    """Whether a handler of the group has the policy `dead_letter`."""
-    return any(binding.on_error == "dead_letter" for binding in group.bindings)
+    """Whether a handler of the group, or the function of a window's ends, has the policy `dead_letter`."""
+    return any(binding.on_error == "dead_letter" for binding in group.functions)
 
 
 def dead_letter_topics(groups: Sequence[DeclaredGroup], cluster: Cluster) -> dict[str, TopicInfo]:

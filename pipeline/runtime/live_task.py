@@ -6,7 +6,7 @@ The source of truth of a handler group is its journals (`runtime/journal_backend
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -118,6 +118,20 @@ class LiveTask(Protocol):
 
     def advance(self) -> bool:
         """Do what is due. Returns whether anything changed."""
+        ...
+
+    @property
+    def clock_ms(self) -> int | None:
+        """The event clock of the partition that is furthest behind; None if there is none."""
+        ...
+
+    @property
+    def late_events(self) -> int:
+        """How often an event was late for a window."""
+        ...
+
+    def look(self, at_end: Collection[str]) -> None:
+        """The broker has answered: the records of the inputs `at_end` are processed, those of the others are not."""
         ...
 
     def skip_to(self, positions: Mapping[str, int]) -> None:

@@ -1,8 +1,9 @@
 """The periodic work of a worker, other than processing.
 
 It mirrors positions to the consumer group, checks that topics have not changed, moves the positions of idle tasks past
-transaction markers, and checks whether an idle task was fenced. A task that commits notices a fence by itself. A task
-without input would otherwise keep an outdated state until its next record.
+transaction markers, finds out which inputs are processed to their ends, and checks whether an idle task was fenced. A
+task that commits notices a fence by itself. A task without input would otherwise keep an outdated state until its next
+record.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pipeline.ports import PartitionFailure, Pending, TopicInfo, error_fields
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.idle_positions import IdlePositions
+from pipeline.runtime.input_looks import InputLooks
 from pipeline.runtime.outage import Outage
 from pipeline.runtime.plan import (
     GroupPlan,
@@ -52,6 +54,7 @@ class Maintenance:
         self._outage = Outage(environment.clock, environment.log)
         self._changes: dict[GroupRun, TopicChange | None] = {}  # ends of journals, at the last check
         self._idle_positions = IdlePositions(runs, environment)
+        self._looks = InputLooks(runs, environment, settings.input_idle_s)
         self._owner_checks: dict[GroupRun, tuple[Pending[set[TaskId]], dict[TaskId, int]]] = {}
 
     @property
@@ -61,6 +64,7 @@ class Maintenance:
 
     def turn(self) -> list[tuple[GroupRun, TaskId, PipelineError]]:
         """Do what is due. Returns the live tasks that must stop, with the reason."""
+        self._looks.turn()
         now = self._environment.clock.monotonic_s()
         if now >= self._next_mirror_s:
             self._next_mirror_s = now + self._settings.mirror_interval_s

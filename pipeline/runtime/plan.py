@@ -14,6 +14,7 @@ from pipeline.api.group import DeclaredGroup
 from pipeline.api.table import table_prefix
 from pipeline.api.topic_limits import RECORD_OVERHEAD_BYTES, accepted_by
 from pipeline.core.dedup import topic_tag
+from pipeline.core.event_time import AHEAD_MS
 from pipeline.core.inputs import TaskInputs
 from pipeline.core.journal_format import Identity, InputFacts
 from pipeline.core.names import GroupId, TaskId, TopicPartition
@@ -52,6 +53,7 @@ class GroupPlan:
     largest_letter: int  # maximum bytes of a record of the dead-letter topic; 0 if there is none
     placed_by: Mapping[str, int]  # partitions of each topic of the app, for the partitioning of outputs
     letters_id: str = ""  # of the dead-letter topic
+    ahead_ms: int = AHEAD_MS  # how far event times may be ahead of the wall clock
 
     @property
     def id(self) -> GroupId:
@@ -97,6 +99,11 @@ class GroupPlan:
         """The inputs of one task, by name."""
         return self.names_of(number).all(dict.fromkeys(self.identity.inputs, self.partitions))
 
+    def record_inputs_of(self, number: int) -> dict[str, TopicPartition]:
+        """The inputs of one task by name, without replays, which do not move the clock."""
+        topics = [topic.name for topic in self.group.inputs]
+        return self.names_of(number).all(dict.fromkeys(topics, self.partitions))
+
     def names_of(self, number: int) -> TaskInputs:
         """The names of the inputs of one task."""
         return TaskInputs(number, self.identity.tasks)
@@ -125,6 +132,8 @@ def plan_groups(
         raise _missing(app, missing, environment)
     letters = dead_letter_topics(groups, environment.cluster)
     placed_by = {name: topics[name].partitions for name in app.topics}
+    senders = {topic: sender_of(topic, topics[topic.name], environment) for topic in app.topics.values()}
+    ahead_ms = min([AHEAD_MS, *[sender[3].after_ms for sender in senders.values()]])
     plans = [
         GroupPlan(
             group,
@@ -133,10 +142,11 @@ def plan_groups(
             largest_letter(letters.get(group.id.dead_letter_topic)),
             placed_by,
             info.topic_id if (info := letters.get(group.id.dead_letter_topic)) is not None else "",
+            ahead_ms,
         )
         for group in groups
     ]
-    return plans, {topic: sender_of(topic, topics[topic.name], environment) for topic in app.topics.values()}
+    return plans, senders
 
 
 def _missing(app: DeclaredApp, missing: Sequence[str], environment: Environment) -> ConfigError:
@@ -239,7 +249,7 @@ def _shape(
         other = prefixes.setdefault(table_prefix(name), name)
         if other != name:
             raise ConfigError(
-                f"tables {other} and {name} of group {group.name} have the same prefix on disk",
+                f"tables or windows {other} and {name} of group {group.name} have the same prefix on disk",
                 hint="rename one",
             )
     shape = ";".join(sorted(f"{t.name}:{t.key.schema}->{t.value.schema}" for t in inputs))

@@ -282,6 +282,7 @@ class Worker:
             retried=totals["retried"],
             duplicates=totals["duplicates"],
             late_duplicates=totals["late_duplicates"],
+            late_events=totals["late_events"],
             live=len(live),
             restoring=self._lifecycle.restoring_count,
             standby=self._lifecycle.standby_count,

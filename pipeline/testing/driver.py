@@ -18,6 +18,7 @@ from pipeline.api.declarations import Table, Topic, declared_table, declared_top
 from pipeline.api.event import Event
 from pipeline.api.sinks import Sink, Sqlite
 from pipeline.api.table import table_prefix
+from pipeline.api.windows import DeclaredWindow, Window, WindowKey
 from pipeline.core.entry_body import row_prefixes
 from pipeline.core.inputs import TaskInputs, ordinal_of, topic_of
 from pipeline.core.names import EVENT_ID_HEADER, GroupId
@@ -317,6 +318,25 @@ class TestDriver(SimulatedProcess):
                     if key.startswith(prefix)
                 }
         return result
+
+    def windows(self, window: Window[K, V]) -> dict[tuple[K, int], V]:
+        """The rows of a window on the simulated disk, over all tasks, as `table` reads them, that were not removed yet.
+
+        Args:
+            window: A window of the app.
+
+        Returns:
+            Values by key and start in milliseconds. Of a row that several tasks have, the value of the last task.
+
+        Example:
+            ```python
+            assert driver.windows(hourly) == {("ann", start_ms): 5}
+            ```
+        """
+        if not isinstance(window, DeclaredWindow):
+            raise InputError(f"{window!r} is not a window", hint="use what app.window(...) returned")
+        rows: dict[WindowKey, V] = self.table(window)
+        return {(row.key, row.start_ms): value for row, value in rows.items()}
 
     def rows(self, sink: Sink[Any, Any]) -> list[dict[str, Any]]:
         """The committed rows of a sink's table in memory.

@@ -1,4 +1,4 @@
-"""Detects a `Context` or a table that a handler uses after its call. Such a write would belong to no record."""
+"""Detects a `Context`, a table or a row that a handler uses after its call. Such a write would belong to no record."""
 
 from __future__ import annotations
 
@@ -44,6 +44,14 @@ class _Handle:
         self._call.check()
         return _Handle(self._target.table(definition), self._call)
 
+    def window(self, definition: Any) -> Any:
+        self._call.check()
+        return _Handle(self._target.window(definition), self._call)
+
+    def rows(self, *event: Any, **key: Any) -> Any:
+        self._call.check()
+        return [_Row(row, self._call) for row in self._target.rows(*event, **key)]
+
     def items(self, **prefix: Any) -> Any:
         self._call.check()
         return self._checked(self._target.items(**prefix))
@@ -70,6 +78,25 @@ class _Handle:
         return key in self._target
 
 
+class _Row:
+    """Wraps a row of a window."""
+
+    def __init__(self, target: Any, call: _Call) -> None:
+        self.key, self.start_ms, self.end_ms = target.key, target.start_ms, target.end_ms
+        self._target = target
+        self._call = call
+
+    @property
+    def value(self) -> Any:
+        self._call.check()
+        return self._target.value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._call.check()
+        self._target.value = value
+
+
 class _Call:
     """One handler call."""
 
@@ -80,7 +107,7 @@ class _Call:
     def check(self) -> None:
         if self.over:
             raise StaleHandleError(
-                f"{self.name} kept a context or table after its call and used it",
+                f"{self.name} kept a context, table or row after its call and used it",
                 hint="ask the context of each call for its tables; keep keys and values, not handles",
             )
 
@@ -89,7 +116,7 @@ def guarded(groups: Sequence[DeclaredGroup]) -> list[DeclaredGroup]:
     """The same groups with wrapped handlers: the context of a call cannot be used after it."""
     if not all(isinstance(group, DeclaredGroup) for group in groups):
         raise InvariantError("only groups can be guarded")
-    return [group.with_bindings(map(_guard, group.bindings)) for group in groups]
+    return [group.with_functions(_guard) for group in groups]
 
 
 def _guard(binding: Binding) -> Binding:

@@ -346,10 +346,15 @@ class MemoryJournalReader:
     def stable_ends(self, journals: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         return {journal: self.bounds(journal).stable_end for journal in journals}
 
-    def highest_ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+    def ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        return {place: self.bounds(place).end for place in partitions}
+
+    def highest_ends(
+        self, partitions: Sequence[TopicPartition], *, committed: bool = True
+    ) -> Mapping[TopicPartition, int]:
         """The stale leader is one of several."""
         with self._broker.faults.at("bounds"):
-            return {place: _bounds(self._broker, place)[1] for place in partitions}
+            return {place: _bounds(self._broker, place)[1 if committed else 2] for place in partitions}
 
     def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
         with self._broker.faults.at("bounds", str(partition)):

@@ -14,6 +14,7 @@ import structlog
 from pipeline.api.app import DeclaredApp
 from pipeline.app import App, declared_app
 from pipeline.config import WorkerSettings
+from pipeline.core.event_time import look_interval_s
 from pipeline.core.names import TaskId
 from pipeline.core.suggestions import closest
 from pipeline.errors import ConfigError, InputError, InvariantError, PipelineError
@@ -132,6 +133,31 @@ class SimulatedProcess:
             self.crash()
             return
         _raise_failures(worker)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass while the worker runs, as it does without input: idle inputs let windows close.
+
+        The driver's clock and the event clocks move. `run` does not wait for windows.
+
+        Args:
+            seconds: How much time, at least.
+
+        Raises:
+            PipelineError: As `run`.
+
+        Example:
+            ```python
+            driver.send(orders, "ann", Order(5))
+            driver.advance(3600 + 120)  # the input is idle for a moment, and then the hour is over
+            assert [event.value for event in driver.outputs(totals)] == [5]
+            ```
+        """
+        until_s = self.clock.monotonic_s() + seconds
+        interval_s = look_interval_s(self.settings.input_idle_s)
+        self.run()
+        while not self.crashed and (left_s := until_s - self.clock.monotonic_s()) > 0:
+            self.clock.advance(min(interval_s, left_s))
+            self.run()
 
     def step(self) -> bool:
         """Run one iteration of the worker, starting it if none runs. No time passes, so processed records stay open.

@@ -6,6 +6,7 @@ import pytest
 
 import pipeline.core.dedup
 import pipeline.runtime.task.dedup
+import pipeline.runtime.task.partition
 import pipeline.runtime.task.processor
 import pipeline.runtime.task.task
 from tests.support.breaking import Broken, Copy, name_of
@@ -16,8 +17,8 @@ DEDUP_TABLE = "tests/runtime/task/test_dedup_table.py"
 ROWS = [
     Broken(
         "ids are no part of the commit of their records",
-        pipeline.runtime.task.task.Task._seal,
-        "            delta.update(ids.take_writes())\n",
+        pipeline.runtime.task.partition.Partition.take_writes,
+        "            writes.update(ids.take_writes())\n",
         "            ids.take_writes()\n",
         f"{DEDUP} across_a_crash",
     ),

@@ -93,7 +93,7 @@ def test_a_handle_kept_after_its_call_is_caught(
     driver.send(kept_topic, None, 1)
     driver.run()
     driver.send(kept_topic, None, 2)
-    with pytest.raises(HandlerError, match="kept a context or table after its call"):
+    with pytest.raises(HandlerError, match="kept a context, table or row after its call"):
         driver.run()
 
 

@@ -59,6 +59,7 @@ function facts(task, nowMs) {
     ["Lag", plural(task.lag, "record")],
     ["Throughput", task.records_per_s === null ? NONE : `${rate(task.records_per_s)} records/s`],
     [task.database ? "Epoch" : "Last entry", task.database ? number(task.seq) : `${number(task.seq)}, ${ago(task.last_entry_ms, nowMs)}`],
+    ...(task.clock_behind_s == null ? [] : [["Event clock", `${seconds(task.clock_behind_s)} behind at the last entry`]]),
     ...(task.database ? [["Database", task.database]] : stateFacts(task, nowMs)),
   ];
 }

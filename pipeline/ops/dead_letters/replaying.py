@@ -93,7 +93,7 @@ class Replayer:
         self, group: DeclaredGroup, environment: Environment, retry_backoff_ms: int, *, again: bool = False
     ) -> None:
         self._group = group.id
-        self._inputs = {topic.name for topic in group.inputs}
+        self._handled = {binding.topic.name for binding in group.functions}
         self._environment = environment
         self._again = again
         self._letters = dead_letter_topic(self._group, environment.cluster)
@@ -197,7 +197,7 @@ class Replayer:
         letter, group = found.letter, self._group
         if letter.app and (letter.app, letter.group) != group:
             return f"it is a dead letter of app {letter.app}, group {letter.group}"
-        if letter.origin.topic not in self._inputs:
+        if letter.origin.topic not in self._handled:
             return f"topic {letter.origin.topic} is no longer an input of group {group.group}: restore its handler"
         if letter.origin.partition >= self._replays.partitions:
             return f"the inputs of group {group.group} have no partition {letter.origin.partition}"

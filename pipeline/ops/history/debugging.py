@@ -154,6 +154,12 @@ def prepare(
         FatalTaskError: The journal is damaged.
         UnreachableError: Kafka does not answer.
     """
+    if group.keeps_clock:
+        raise InputError(
+            f"group {group.name} has windows or event times, and its records cannot be debugged: what its handlers see "
+            "depends on when its inputs were idle, which no entry of the journal records",
+            hint="show its rows as they were: pipeline table show WINDOW --at SEQ",
+        )
     plans, senders = plan_groups(app, [group], environment)
     plan = plans[0]
     if topic not in plan.identity.inputs:
@@ -228,7 +234,7 @@ class _Run:
         self._call = call
         self._errors = _Errors()
         self._runner = asyncio.Runner()  # of async handlers
-        group = plan.group.with_bindings([self._watched(binding) for binding in plan.group.bindings])
+        group = plan.group.with_functions(self._watched)
         overlay = TaskOverlay()
         of_record = prepared.records.record.partition() or 0
         rows = row_prefix(of_record) if past.applied.identity.tasks else b""

@@ -16,8 +16,8 @@ import msgspec
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import DeclaredTable
-from pipeline.api.keys import parse_key
 from pipeline.api.table import table_prefix
+from pipeline.api.windows import WindowKey
 from pipeline.core.entry_body import entry_partitions, reset_partitions, split_row
 from pipeline.core.inputs import TaskInputs, row_prefix
 from pipeline.core.journal_format import EntryKind, JournalEntry
@@ -119,7 +119,7 @@ class TaskView:
         """
         task = TaskId(self._app, group, number)
         definition = self._tables.get(group, {}).get(table_prefix(table))
-        encoded = definition.key.encode(parse_key(definition.key, key)) if definition else key.encode()
+        encoded = definition.key.encode(definition.parse_key(key)) if definition else key.encode()
         searched_key = table_prefix(table) + (encoded or b"")
         command = f"pipeline table show {table} {shlex.quote(key)} --app {self._target}{self._options}"
         inputs = inputs_in(task, self._clients.cluster)
@@ -306,6 +306,8 @@ def _text(data: bytes, decode: Callable[[bytes], Any] | None) -> str:
     if decode is not None:
         try:
             value = decode(data)
+            if isinstance(value, WindowKey):
+                value = str(value)
             return _cut(value if isinstance(value, str) else msgspec.json.encode(value).decode())
         except Exception:  # noqa: BLE001 - a codec of the user may raise anything
             return _cut(readable(data))

@@ -28,10 +28,11 @@ from pipeline.runtime.calls.slots import Slots
 from pipeline.runtime.crashes import NativeCrash
 from pipeline.runtime.task.backlog import Retried, WaitingRecords
 from pipeline.runtime.task.handler_errors import ENDING, handler_name
+from pipeline.runtime.task.partition import Partition
 from pipeline.runtime.task.record_errors import PoisonError
 from pipeline.runtime.task.refused_outputs import RefusedOutputError
 from pipeline.runtime.task.replays import ReplayedRecord, process_replays
-from pipeline.runtime.task.task import Task, _Partition
+from pipeline.runtime.task.task import Task
 from pipeline.runtime.watchdog import AtWork
 
 __all__ = ["AsyncTask"]
@@ -279,6 +280,6 @@ class AsyncTask(Task):
         if stopped is not None:
             self._stop(partition, run[done].place, stopped.error)
 
-    def _stop(self, partition: _Partition, record: Record, error: PipelineError) -> None:
+    def _stop(self, partition: Partition, record: Record, error: PipelineError) -> None:
         super()._stop(partition, record, error)
         self._calls[partition.number].drop()

@@ -85,6 +85,7 @@ class Call(AsyncContext):
 
     def __init__(self, name: str, place: Record, record: Record, route: Route, key: Any) -> None:
         self._message = record
+        self._event_ms = None  # a group of async handlers keeps no clock
         self._outputs = []
         self._written = None
         self._event = None

@@ -37,6 +37,7 @@ class _Alone(AsyncContext):
 
     def __init__(self, event: Event[Any, Any], context: RuntimeContext) -> None:
         self._message = context.message
+        self._event_ms = None
         self._outputs = []
         self._resources = context.resources
         self._senders = context.senders

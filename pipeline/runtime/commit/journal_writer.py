@@ -101,7 +101,8 @@ def settle_by_journal(
 class Commit:
     """A sealed, immutable commit. `outputs`: in the form of ports.Output, already encoded.
 
-    `records`: the number of its input records. `links`: the `traceparent` headers of some of them.
+    `stream_time_ms`: the event clock; -1: as in the previous entry. `records`: the number of its input records.
+    `links`: the `traceparent` headers of some of them.
     """
 
     kind: EntryKind
@@ -112,6 +113,7 @@ class Commit:
     extra: Mapping[str, bytes] = field(default_factory=dict)
     letters: LetterCount | None = None  # the count at the owner's start; None: as in the previous entry
     letters_written: int = 0
+    stream_time_ms: int = -1
     records: int = 0
     links: Sequence[str] = ()
 
@@ -193,6 +195,7 @@ class JournalWriter:
             delta=commit.delta if isinstance(commit.delta, dict) else dict(commit.delta),
             identity=identity_in(commit.identity, head.version) if commit.identity is not None else None,
             wall_ms=now_ms,
+            stream_time_ms=_stream_time_ms(commit, head.entry),
             extra=dict(commit.extra),
             checkpoint=head.checkpoint,
             journal_bytes=head.journal_bytes,
@@ -248,3 +251,10 @@ class JournalWriter:
         if self.head is None:
             raise InvariantError(f"task {self._task} publishes before it was restored")
         return self.head
+
+
+def _stream_time_ms(commit: Commit, before: Entry) -> int:
+    """The event clock after a commit, for people. The clocks that count are rows of the state."""
+    if commit.kind is EntryKind.RESET:
+        return -1
+    return commit.stream_time_ms if commit.stream_time_ms >= 0 else before.stream_time_ms

@@ -48,6 +48,7 @@ class WorkerCounters:
     duplicates: int = 0
     late_duplicates: int = 0
     rows: int = 0
+    late_events: int = 0
 
 
 def counts_of(task: LiveTask) -> Counter[str]:
@@ -62,6 +63,7 @@ def counts_of(task: LiveTask) -> Counter[str]:
         retried=task.rejected.retried,
         duplicates=task.duplicates[0],
         late_duplicates=task.duplicates[1],
+        late_events=task.late_events,
     )
 
 
@@ -76,6 +78,7 @@ class TaskFigures:
         paused: Whether the input is paused.
         stopped_partitions: How many of its partitions a record has stopped. The others continue.
         applied: The last applied entry of a live task with a journal.
+        clock_ms: The event clock of the partition that is furthest behind; None if the group keeps none.
         store: The open state of a live task with a journal. Only `usage` may be called from another thread.
     """
 
@@ -86,6 +89,7 @@ class TaskFigures:
     stopped_partitions: int = 0
     applied: AppliedPosition | None = None
     store: Store | None = None
+    clock_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,4 +157,5 @@ def _of_live(run: GroupRun, task: LiveTask, role: TaskRole, before: Counter[str]
     counts.update(before or {})
     applied, store = (task.applied, task.store) if isinstance(task, Task) else (None, None)
     paused = run.is_paused(task.id.number)
-    return TaskFigures(counts, role, run.applied(task), paused, len(task.stopped), applied, store)
+    stopped = len(task.stopped)
+    return TaskFigures(counts, role, run.applied(task), paused, stopped, applied, store, task.clock_ms)

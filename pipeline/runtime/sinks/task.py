@@ -13,7 +13,7 @@ is committed. A record that stops its partition stops the task only if the other
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -74,6 +74,8 @@ class SinkTask:
         self.outputs = 0
         self.commits = 0
         self.duplicates = (0, 0)  # a sink stores no ids
+        self.clock_ms: int | None = None  # and it has no clock
+        self.late_events = 0
         self.written: Sequence[str] = ()
         self._writer = writer
         self._run = run
@@ -171,6 +173,9 @@ class SinkTask:
             self._backlog.add(name, records)
         else:
             self._take(name, records)
+
+    def look(self, at_end: Collection[str]) -> None:
+        """Do nothing: it has no clock."""
 
     def skip_to(self, positions: Mapping[str, int]) -> None:
         """Commit these positions, below which every record is written: with the open batch, or alone."""

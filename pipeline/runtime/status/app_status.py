@@ -99,7 +99,8 @@ class TaskStatus:
     """`worker`: the current or last worker. `positions`: the next input offsets, by topic, or by partition if the task
     has several. `entry_ms`: time of the last entry.
 
-    `partitions`: those that it reads of each input topic; empty if they are unknown.
+    `partitions`: those that it reads of each input topic; empty if they are unknown. `clock_ms`: its event clock at the
+    last entry; None if it keeps none.
 
     `checkpoint_ms`: the time of the newest checkpoint; 0 if there is none. `restore_s`: predicted, on an empty disk.
     `database`: that of a sink task, whose `seq` is its epoch; empty for a task with a journal. `problem`: why it failed
@@ -124,6 +125,12 @@ class TaskStatus:
     records_per_s: float | None = None
     retrying: bool = False
     partitions: Sequence[int] = ()
+    clock_ms: int | None = None
+
+    @property
+    def clock_behind_s(self) -> float | None:
+        """How far the event clock was behind the wall clock at the last entry; None if it keeps none."""
+        return None if self.clock_ms is None else max(0, self.entry_ms - self.clock_ms) / 1000
 
     @property
     def topics(self) -> list[str]:

@@ -50,6 +50,8 @@ def _task(status: TaskStatus) -> dict[str, Any]:
         "restore_s": status.restore_s,
         "database": status.database,
         "records_per_s": status.records_per_s,
+        "clock_ms": status.clock_ms,
+        "clock_behind_s": status.clock_behind_s,
     }
 
 

@@ -344,6 +344,7 @@ def _with_restore(
         journal_bytes=replayed,
         restore_s=round(predicted_restore_s(copied, replayed, speed), 1),
         records_per_s=rate,
+        clock_ms=last.entry.stream_time_ms if last.entry.stream_time_ms >= 0 else None,
     )
 
 

@@ -11,17 +11,20 @@ from functools import partial
 from typing import Any
 
 from pipeline.api.bindings import Binding
+from pipeline.api.closed_windows import closed_type
 from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.event import Event, RuntimeBatch, event_type
 from pipeline.api.group import DeclaredGroup
 from pipeline.api.table import TaskOverlay
+from pipeline.core.event_time import checked_time
 from pipeline.core.names import TaskId
 from pipeline.errors import CorruptStateError
 from pipeline.ports import Logger, Record
 from pipeline.runtime.crashes import NativeCrash
 from pipeline.runtime.task.dead_letters import DeadLetters
 from pipeline.runtime.task.dedup import DedupTable
+from pipeline.runtime.task.event_times import EventTimes
 from pipeline.runtime.task.handler_errors import (
     ENDING,
     handler_name,
@@ -56,16 +59,22 @@ class Processor:
         self._errors = RecordErrors(task, context, letters, log)
         self._dedup = dedup  # by name of the topic
         self._seen: DedupTable | None = None  # of the current topic
+        self._times: EventTimes | None = None  # of the current partition
         self._routes: dict[str, tuple[DeclaredTopic[Any, Any], list[Binding]]] = {
             topic.name: (topic, [b for b in group.bindings if b.topic is topic]) for topic in group.inputs
         }
-        self._events = {
+        self._events: dict[str, type[Any]] = {
             topic.name: event_type(task.app, task.group, topic_ids[topic.name]) for topic in group.inputs
         }
+        for name, binding in group.closes.items():
+            self._routes[binding.topic.name] = binding.topic, [binding]
+            self._events[binding.topic.name] = closed_type(
+                task.app, task.group, name, group.windows[name].size_ms
+            )
         self._ahead: Mapping[str, Prefetch] = {
             topic.name: Prefetch(topic, context.tables) for topic in group.inputs
         }
-        self._make: type[Event[Any, Any]] = Event  # of the current topic
+        self._make: type[Any] = Event  # of the current topic
         self._running: tuple[list[Binding], int] | None = None  # handlers, and records in one call of them
         self._failures = 0
 
@@ -97,29 +106,58 @@ class Processor:
         Raises PoisonError, RetryError (in both cases everything before the record is processed), CorruptStateError.
         """
         topic, bindings = self._routes[topic_name]
+        ahead = self._ahead.get(topic_name)
+        if ahead is None:  # a replay of the end of a window
+            self.process_steps(topic_name, iter(records), failures)
+            return
         self._failures = failures
         self._make = (
             event_type(self._task.app, self._task.group, topic_id) if topic_id else self._events[topic_name]
         )
         self._seen = seen = self._dedup.get(topic_name)
+        times = self._times
+        if times is not None:
+            times.begin(topic_name, replayed=getattr(records[0], "replay", 0) > 0)
+            self._context.time_of = times.reader(topic)
         try:
             if bindings[0].batch:
                 self._run_batch(topic, bindings[0], records)
             else:
                 self._context.message = None  # the last record of the previous batch is finished
                 self._running = bindings, 1
-                self._ahead[topic_name].load(records)
-                if seen is None:
-                    self._run_records(topic, bindings, iter(records))
+                ahead.load(records)
+                remaining = iter(records)
+                if seen is not None:
+                    remaining = seen.unique(records, partial(self._reject, topic, bindings[0]))
+                if times is None:
+                    self._run_records(topic, bindings, remaining)
                 else:
-                    reject = partial(self._reject, topic, bindings[0])
-                    self._run_records(topic, bindings, seen.unique(records, reject))
+                    self._run_timed(topic, bindings, remaining, times)
         finally:
             self._running = None
 
-    def use(self, dedup: Mapping[str, DedupTable], ahead: Mapping[str, Prefetch]) -> None:
-        """From now on, drop duplicates and read rows ahead by these: those of the partition of the next records."""
-        self._dedup, self._ahead = dedup, ahead
+    def process_steps(self, name: str, steps: Iterator[Record], failures: int = 0) -> None:
+        """Run the function of a pseudo-topic over due steps. Taking the next one means that the last one is finished.
+
+        Arguments and errors as in `process`.
+        """
+        topic, bindings = self._routes[name]
+        self._failures, self._make, self._seen = failures, self._events[name], None
+        self._context.message, self._context.event_ms = None, None
+        self._running = bindings, 1
+        try:
+            self._run_records(topic, bindings, steps)
+        finally:
+            self._running = None
+
+    def use(
+        self,
+        dedup: Mapping[str, DedupTable],
+        ahead: Mapping[str, Prefetch],
+        times: EventTimes | None = None,
+    ) -> None:
+        """From now on, use these for duplicates, rows to read ahead and event times: those of the next partition."""
+        self._dedup, self._ahead, self._times = dedup, ahead, times
 
     def handles(self, topic_name: str) -> bool:
         """Whether the topic has handlers."""
@@ -180,6 +218,53 @@ class Processor:
             else:
                 return
 
+    def _run_timed(
+        self,
+        topic: DeclaredTopic[Any, Any],
+        bindings: list[Binding],
+        remaining: Iterator[Record],
+        times: EventTimes,
+    ) -> None:
+        """`_run_records` in a group that keeps a clock. A record moves it once it has succeeded or was skipped."""
+        context, undo, outputs = self._context, self._undo, self._context.outputs
+        decode_key, decode_value, time_of = (
+            topic.key.decode,
+            context.value_decoder(topic),
+            topic.event_time_ms,
+        )
+        binding, make, latest_ms, newest_ms = bindings[0], self._make, times.latest_ms, times.newest_ms
+        # A handler may change a mutable value, so each handler gets its own copy.
+        fresh = not topic.value.immutable
+        mark, time_ms = len(outputs), -1
+        while True:
+            try:
+                for record in remaining:
+                    context.message = record
+                    mark, time_ms, binding = len(outputs), -1, bindings[0]
+                    event = make(decode_key(record.key()), decode_value(record.value()), record)
+                    found = record.timestamp()[1] if time_of is None else time_of(event)
+                    if type(found) is not int or not 0 <= found <= latest_ms:
+                        checked_time(found, latest_ms)  # raises
+                    context.event_ms = time_ms = found
+                    for binding in bindings:
+                        if fresh and binding is not bindings[0]:
+                            event = make(event.key, decode_value(record.value()), record)
+                        binding.function(event, context)
+                    undo.clear()
+                    if time_ms > newest_ms:
+                        newest_ms = times.observe(time_ms)
+            except (*ENDING, CorruptStateError, PoisonError, RetryError):
+                raise
+            except BaseException as error:  # noqa: BLE001 - any other error of user code belongs to its record
+                self._take_back(mark)
+                if self._seen is not None:
+                    self._seen.disown()
+                self._reject(topic, binding, context.message, error)
+                if time_ms > newest_ms:
+                    newest_ms = times.observe(time_ms)
+            else:
+                return
+
     def _run_batch(self, topic: DeclaredTopic[Any, Any], binding: Binding, records: Sequence[Record]) -> None:
         if not records:
             return
@@ -195,8 +280,11 @@ class Processor:
                 context.message = max(unique, key=_timestamp)
                 keys = [topic.key.decode(record.key()) for record in unique]
                 values = [topic.value.read(record) for record in unique]
-                binding.function(RuntimeBatch(unique, keys, values, self._make), context)
+                batch = RuntimeBatch(unique, keys, values, self._make)
+                last_ms = self._time_batch(batch)
+                binding.function(batch, context)
                 self._undo.clear()
+                self._observe(last_ms)
             if seen is not None:
                 seen.settle(admitted)
         except (*ENDING, CorruptStateError):
@@ -205,10 +293,51 @@ class Processor:
             self._take_back(mark)
             if len(records) == 1:
                 self._reject(topic, binding, records[0], error)
+                self._observe_skipped(topic, records[0])
                 return
             middle = len(records) // 2
             self._run_batch(topic, binding, records[:middle])
             self._run_batch(topic, binding, records[middle:])
+
+    def _time_batch(self, batch: RuntimeBatch[Any, Any]) -> int:
+        """The latest event time in a batch, which is then that of its outputs; -1 in a group without a clock.
+
+        Raises EventTimeError, and what the user's function raises.
+        """
+        if self._times is None:
+            return -1
+        context = self._context
+        times: list[int] = [context.time_of(event) for event in batch]
+        last_ms = max(times)
+        context.message = batch.message(times.index(last_ms))
+        context.event_ms = last_ms
+        return last_ms
+
+    def _observe(self, time_ms: int) -> None:
+        """Move the clock after a batch."""
+        times = self._times
+        if times is not None and time_ms > times.newest_ms:
+            times.newest_ms = times.observe(time_ms)
+
+    def _observe_skipped(self, topic: DeclaredTopic[Any, Any], record: Record) -> None:
+        """Move the clock after a record of a batch handler that was skipped, if it has an event time."""
+        if self._times is not None:
+            self._observe(self._time_of(topic, record))
+
+    def _has_bad_time(self, topic: DeclaredTopic[Any, Any], record: Record) -> bool:
+        """Whether the record has no usable event time, and so fails at every attempt."""
+        return self._times is not None and topic.name in self._ahead and self._time_of(topic, record) < 0
+
+    def _time_of(self, topic: DeclaredTopic[Any, Any], record: Record) -> int:
+        """The event time of a record; -1 if it has none."""
+        try:
+            event = self._make(topic.key.decode(record.key()), topic.value.read(record), record)
+            time_ms: int = self._context.time_of(event)
+        except ENDING:
+            raise
+        except BaseException:  # noqa: BLE001 - codecs and functions of users may raise anything
+            return -1
+        return time_ms
 
     def _take_back(self, mark: int) -> None:
         """Undo the writes and outputs of the current record."""
@@ -221,7 +350,9 @@ class Processor:
         """Request a retry, or apply the policy. Raises RetryError, PoisonError."""
         error = plainly(error, topic, record)
         failures = self._failures + 1
-        retry = self._errors.retry(topic, binding, record, error, failures, self._seen)
+        retry = None
+        if not self._has_bad_time(topic, record):
+            retry = self._errors.retry(topic, binding, record, error, failures, self._seen)
         if retry is not None:
             raise retry from error
         self._errors.settle(binding, record, error, failures)

@@ -12,6 +12,8 @@ moment leaves the same as a crash during any other commit. The findings are in m
 starts again. Each refusal makes the commits smaller or finds a guilty record, so the search ends. When the commit of
 a guilty record is refused again, not even its dead letter is accepted: that stops the task.
 
+Due steps, such as ends of windows, count like records. They have no positions, so they are counted instead.
+
 The processing thread writes it.
 """
 
@@ -33,12 +35,15 @@ class RefusedOutputError(ValueError):
 class Sealed(NamedTuple):
     """A commit in progress.
 
-    `positions`: those after it. `records`: their number. `last`: topic and offset of one record.
+    `positions`: those after it. `records`: their number. `last`: topic and offset of one record. `steps`: the number of
+    due steps, of which `step` is one.
     """
 
     positions: Mapping[str, int]
     records: int = 0
     last: tuple[str, int] | None = None
+    steps: int = 0
+    step: Record | None = None
 
 
 class RefusalSearch:
@@ -49,13 +54,15 @@ class RefusalSearch:
         self.limit = configured
         self._until: dict[str, int] = {}  # positions after all refused commits
         self._suspects: dict[str, int] = {}  # positions after the last refused commit
-        self._guilty: dict[tuple[str, int], str] = {}
+        self._guilty: dict[tuple[str, int | str], str] = {}
+        self._steps_until = 0  # due steps until all refused commits are done again
+        self._steps_suspected = 0  # those of the last refused commit
         self._at: Mapping[str, int] = {}  # positions of the last commit
 
     @property
     def active(self) -> bool:
         """Whether commits must be smaller than configured."""
-        return bool(self._until)
+        return bool(self._until or self._steps_until)
 
     def begin(self, positions: Mapping[str, int]) -> None:
         """The task starts at these positions. After a reset they are lower, and the search ends."""
@@ -65,9 +72,14 @@ class RefusalSearch:
 
     def refused(self, task: str, error: RefusedError, sealed: Sealed) -> None:
         """A commit was refused. Raises FatalTaskError if no record can be the cause."""
-        count, place = sealed.records, sealed.last
+        count = sealed.records + sealed.steps
+        place: tuple[str, int | str] | None = sealed.last
+        if sealed.step is not None and not sealed.records:
+            place = step_place(sealed.step)
         if not count or place is None:
             raise FatalTaskError(f"task {task}: {error.message}", hint=error.hint) from error
+        self._steps_suspected = sealed.steps
+        self._steps_until = max(sealed.steps, self._steps_until)
         self._suspects = dict(sealed.positions)
         for topic, position in self._suspects.items():
             self._until[topic] = max(position, self._until.get(topic, 0))
@@ -83,18 +95,23 @@ class RefusalSearch:
             ) from error
         self._guilty[place] = error.message
 
-    def committed(self, positions: Mapping[str, int]) -> None:
-        """A commit with these positions has happened."""
+    def committed(self, positions: Mapping[str, int], steps: int = 0) -> None:
+        """A commit with these positions and this number of due steps has happened."""
         self._at = positions
-        if not self._until or _below(positions, self._suspects):
+        if not self.active:
+            return
+        self._steps_suspected = max(0, self._steps_suspected - steps)
+        self._steps_until = max(0, self._steps_until - steps)
+        if self._steps_suspected or _below(positions, self._suspects):
             return  # a guilty record follows: the search continues in the remaining records
-        if _below(positions, self._until):
+        if self._steps_until or _below(positions, self._until):
             self.limit = min(self.limit * 2, self._configured)
             return
         self._forget()
 
     def _forget(self) -> None:
         self.limit = self._configured
+        self._steps_until = self._steps_suspected = 0
         self._until.clear()
         self._suspects.clear()
         self._guilty.clear()
@@ -103,6 +120,11 @@ class RefusalSearch:
         """Split records into runs that fit in one commit."""
         for at in range(0, len(records), self.limit):
             yield records[at : at + self.limit]
+
+    def refused_step(self, step: Record) -> RefusedOutputError | None:
+        """Why Kafka refuses an output of a due step; None if it is not known to."""
+        reason = self._guilty.get(step_place(step)) if self._guilty else None
+        return None if reason is None else RefusedOutputError(f"Kafka rejects an output of it: {reason}")
 
     def runs(
         self, topic: str, records: Sequence[Record]
@@ -120,6 +142,11 @@ class RefusalSearch:
                 begin = at + 1
         if begin < len(records):
             yield records[begin:], None
+
+
+def step_place(step: Record) -> tuple[str, str]:
+    """Identifies a due step."""
+    return step.topic(), getattr(step, "topic_id", "")
 
 
 def _below(positions: Mapping[str, int], marks: Mapping[str, int]) -> bool:

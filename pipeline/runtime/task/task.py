@@ -10,23 +10,24 @@ If the overlay is full and a commit is in progress, records wait in `_backlog`. 
 later and the records that follow it in its input.
 
 A task reads several inputs: partitions of topics, under the names of `core/inputs.py`. Handlers see the rows of the
-partition of their record only (`_Partition`), so results do not depend on the number of tasks. A record that stops its
+partition of their record only (`Partition`), so results do not depend on the number of tasks. A record that stops its
 partition stops the task only if the other partitions are stopped, too.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 from pipeline.api.context import RuntimeContext, Sender
-from pipeline.api.declarations import DeclaredTable, DeclaredTopic
-from pipeline.api.table import RuntimeTable, TaskOverlay
+from pipeline.api.declarations import DeclaredTopic
+from pipeline.api.table import TaskOverlay
 from pipeline.config import WorkerSettings
 from pipeline.core.dead_letter_count import begun
-from pipeline.core.inputs import row_prefix, topic_of
+from pipeline.core.inputs import topic_of
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
@@ -42,8 +43,8 @@ from pipeline.runtime.restore.restore import RestoredState
 from pipeline.runtime.task.backlog import Backlog, Retried, WaitingRecords
 from pipeline.runtime.task.cache import CacheBudget
 from pipeline.runtime.task.dead_letters import DeadLetters
-from pipeline.runtime.task.dedup import DedupTable, dedup_tables
-from pipeline.runtime.task.prefetch import Prefetch
+from pipeline.runtime.task.due_steps import Allowance
+from pipeline.runtime.task.partition import Partition, PartitionMaker
 from pipeline.runtime.task.processor import Processor
 from pipeline.runtime.task.record_errors import PoisonError, Rejected, RetryError
 from pipeline.runtime.task.refused_outputs import RefusalSearch, RefusedOutputError, Sealed
@@ -54,17 +55,6 @@ from pipeline.runtime.watchdog import AtWork
 __all__ = ["Entered", "Task"]
 
 Entered = Callable[[AppliedPosition], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Partition:
-    """The rows of one partition number, and the names of its inputs."""
-
-    number: int
-    names: frozenset[str]
-    tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]]
-    dedup: Mapping[str, DedupTable]
-    ahead: Mapping[str, Prefetch]
 
 
 def _nothing(_applied: AppliedPosition) -> None:
@@ -112,10 +102,20 @@ class Task:
         self._letters = letters = DeadLetters(
             task, environment.clock, largest_letter, topic_ids, self._letter_count
         )
-        self._partitions = self._made(plan, restored)
+        self._partitions = PartitionMaker(
+            task,
+            plan,
+            restored.store,
+            self._overlay,
+            self.context,
+            environment.clock,
+            settings.input_idle_s,
+            restored.applied.identity.tasks > 0,
+        ).made()
         self._by_name = {name: each for each in self._partitions for name in each.names}
-        self._current: _Partition | None = None  # whose rows handlers see
-        self._touched: dict[int, _Partition] = {}  # since the last seal
+        self._current: Partition | None = None  # whose rows handlers see
+        self._touched: dict[int, Partition] = {}  # since the last seal
+        self._due: dict[int, Partition] = {}  # those with due steps
         self._processor = Processor(
             task, group, self.context, self._overlay, letters, environment.log, {}, topic_ids
         )
@@ -123,11 +123,13 @@ class Task:
         self._positions: dict[str, int] = dict(restored.applied.positions)
         self._open_records = 0
         self._open_bytes = 0
+        self._open_steps = 0  # due steps
+        self._last_step: Record | None = None
         self._under_way: Pending[AppliedPosition] | None = None
         self._last: tuple[str, int] | None = None  # input and offset of the last processed record
         self._moved: set[str] = set()  # inputs of which records were processed since the last seal
         self._sealed = Sealed({})
-        self._sealed_partitions: list[_Partition] = []  # those of the sealed overlay
+        self._sealed_partitions: list[Partition] = []  # those of the sealed overlay
         self._narrowing = narrowing
         narrowing.begin(restored.applied.positions)
         self._backlog = Backlog(environment.clock)
@@ -144,24 +146,8 @@ class Task:
         self.commits = 0
         # When this task last knew that it is the owner: at the beginning of its last commit.
         self.owned_at_s = self._began_s = environment.clock.monotonic_s()
-
-    def _made(self, plan: GroupPlan, restored: RestoredState) -> list[_Partition]:
-        """The partitions of the task."""
-        names: dict[int, set[str]] = {}
-        for name, place in plan.inputs_of(self.id.number).items():
-            names.setdefault(place.partition, set()).add(name)
-        store, overlay, clock = restored.store, self._overlay, self._environment.clock
-        made = []
-        for number, own in names.items():
-            rows = row_prefix(number) if restored.applied.identity.tasks else b""
-            tables = {
-                definition: RuntimeTable(definition, store, overlay, rows)
-                for definition in plan.group.tables.values()
-            }
-            dedup = dedup_tables(plan.group, store, overlay, self.context, clock, rows)
-            ahead = {topic.name: Prefetch(topic, tables.values()) for topic in plan.group.inputs}
-            made.append(_Partition(number, frozenset(own), tables, dedup, ahead))
-        return made
+        for each in self._partitions:
+            self._note_due(each)
 
     @property
     def poison(self) -> PipelineError | None:
@@ -172,14 +158,31 @@ class Task:
     def full(self) -> bool:
         """Whether the open overlay is at its limit. Further records wait until it can be sealed."""
         return (
-            self._open_records >= self._narrowing.limit
+            self._open_records + self._open_steps >= self._narrowing.limit
             or self._open_bytes + self._overlay.written_bytes >= self._settings.max_bytes_per_commit
         )
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is open, in progress or waiting."""
-        return not (self._open_records or self._under_way is not None or self._entries or self._backlog)
+        """Whether nothing is open, in progress or waiting, and no step is due. A task that leaves fires none."""
+        busy = self._open or self._under_way is not None or self._entries or self._backlog
+        return not (busy or (self._due and not self._leaving))
+
+    @property
+    def _open(self) -> bool:
+        """Whether there is something to commit."""
+        return self._open_records > 0 or self._open_steps > 0
+
+    @property
+    def clock_ms(self) -> int | None:
+        """The event clock of the partition that is furthest behind, of those that had records. None: there is none."""
+        clocks = [each.times.clock.ms for each in self._partitions if each.times is not None]
+        return min(filter(None, clocks), default=None)
+
+    @property
+    def late_events(self) -> int:
+        """How often an event was late for a window."""
+        return sum(each.late_events for each in self._partitions)
 
     @property
     def backlog_records(self) -> int:
@@ -252,11 +255,11 @@ class Task:
         if any(at < self._positions[name] or self._backlog.holds(name) for name, at in positions.items()):
             raise InvariantError(f"task {self.id} skips {positions} at {self._positions}")
         self._positions.update(positions)
-        if not self._open_records:
+        if not self._open:
             self._entries.append((Commit(EntryKind.COMMIT, dict(positions)), _nothing))
 
     def leave(self) -> None:
-        """Start to release the task: stop processing, commit what is open, and end with a release entry.
+        """Start to release the task: stop processing and firing, commit what is open, and end with a release entry.
 
         It is released once it is idle. Waiting and retried records are left to the next owner.
         """
@@ -264,8 +267,15 @@ class Task:
         self._backlog.clear()
         self.enter(EntryKind.RELEASE, {})
 
+    def look(self, at_end: Collection[str]) -> None:
+        """The broker has answered: the records of the inputs `at_end` are processed, those of the others are not."""
+        for partition in self._partitions:
+            if partition.times is not None and partition.number not in self.stopped:
+                partition.times.look({topic_of(name) for name in partition.names.intersection(at_end)})
+                self._note_due(partition)
+
     def advance(self, *, seal: bool = False) -> bool:
-        """Retire an applied overlay, process waiting records, and seal if it is due (or if `seal`).
+        """Retire an applied overlay, fire due steps, process waiting records, and seal if it is due (or if `seal`).
 
         Returns whether anything changed. Raises the error that ended the commit in progress.
         """
@@ -274,13 +284,15 @@ class Task:
         if self._under_way is not None and self._under_way.done():
             self._retire(self._outcome(self._under_way))
             moved = True
+        if self._due and not self._leaving:
+            moved |= self._fire()
         while self._backlog and not self.full:
             waiting = self._take()
             if waiting is None:
                 break
             self._process(*waiting)
             moved = True
-        if self._under_way is None and self._open_records and (seal or self._due()):
+        if self._under_way is None and self._open and (seal or self._is_due()):
             self._begin(self._seal())
             moved = True
         elif self._under_way is None and self._entries:
@@ -316,7 +328,7 @@ class Task:
         A commit in progress still uses both. Then they are closed after it, and a future for that is returned.
         """
         self._pace.close()
-        self._caches.forget(table for each in self._partitions for table in each.tables.values())
+        self._caches.forget(table for each in self._partitions for table in each.cached)
         if self._meter is not None:
             self._meter.waits(self.id, waiting=False)
         pending = self._under_way
@@ -341,7 +353,7 @@ class Task:
         """The next waiting records that may be processed now."""
         return self._backlog.take()
 
-    def _due(self) -> bool:
+    def _is_due(self) -> bool:
         return self.full or self._hurry or self._pace.due(backlog=bool(self._backlog))
 
     def _process(self, name: str, records: Sequence[Record], failures: int = 0) -> None:
@@ -352,7 +364,7 @@ class Task:
             )
         partition = self._by_name[name]
         self._use(partition)
-        if not self._open_records:
+        if not self._open:
             self._pace.opened()
         outputs_before = len(self.context.outputs)
         try:
@@ -376,6 +388,7 @@ class Task:
         if done:
             self._passed(name, records, done, position)
         self._count_outputs(done, outputs_before)
+        self._note_due(partition)
 
     def _passed(self, name: str, records: Sequence[Record], done: int, position: int) -> None:
         """The first `done` records of an input belong to the open commit."""
@@ -391,17 +404,55 @@ class Task:
         new = self.context.outputs[before:]
         self._open_bytes += sum([len(output[2]) for output in new if output[2]]) + 64 * (records + len(new))
 
-    def _use(self, partition: _Partition) -> None:
+    def _use(self, partition: Partition) -> None:
         """Show handlers the rows of a partition."""
         self._touched[partition.number] = partition
         if partition is not self._current:
             self._current = partition
-            self.context.use(partition.tables)
-            self._processor.use(partition.dedup, partition.ahead)
+            self.context.use(
+                partition.tables, partition.windows, partition.times.clock if partition.times else None
+            )
+            self._processor.use(partition.dedup, partition.ahead, partition.times)
 
-    def _stop(self, partition: _Partition, record: Record, error: PipelineError) -> None:
+    def _note_due(self, partition: Partition) -> None:
+        """Note whether a partition has due steps."""
+        if partition.steps is not None and partition.steps.pending and partition.number not in self.stopped:
+            self._due[partition.number] = partition
+
+    def _fire(self) -> bool:
+        """Fire due steps, within the limits of `due_steps`. Returns whether any were fired."""
+        least = 2 * sum(each.changes for each in self._touched.values()) - self._open_steps
+        room = self._narrowing.limit - self._open_records - self._open_steps
+        allowance = Allowance(self._environment.clock, least, room)
+        for number in list(self._due):
+            if self.full or not allowance.more():
+                break
+            self._fire_steps(self._due.pop(number), allowance)
+        return allowance.done > 0
+
+    def _fire_steps(self, partition: Partition, allowance: Allowance) -> None:
+        """Fire due steps of a partition. If some are left, it is the last one in the next turn."""
+        if partition.steps is None:
+            return
+        before, outputs_before = allowance.done, len(self.context.outputs)
+        self._use(partition)
+        if not self._open:
+            self._pace.opened()
+        try:
+            with self._meter.handling(self.id) if self._meter is not None else nullcontext():
+                partition.steps.fire(self._processor, allowance, self._narrowing.refused_step)
+        except PoisonError as stopped:
+            self._stop(partition, self.context.message, stopped.error)
+        fired = allowance.done - before
+        self._open_steps += fired
+        self._last_step = allowance.last or self._last_step
+        self._count_outputs(fired, outputs_before)
+        self._note_due(partition)
+
+    def _stop(self, partition: Partition, record: Record, error: PipelineError) -> None:
         """Process nothing of a partition from this record on. The others continue, as those of other tasks would."""
         self._backlog.drop(partition.names)
+        self._due.pop(partition.number, None)
         self.stopped[partition.number] = error
         self._hurry = True
         if self.poison is None:
@@ -450,10 +501,7 @@ class Task:
         """Make the open overlay an immutable commit. Processing continues on a new overlay."""
         delta: dict[bytes, bytes | None] = {}
         for each in self._touched.values():
-            for table in each.tables.values():
-                delta.update(table.take_writes())
-            for ids in each.dedup.values():
-                delta.update(ids.take_writes())
+            delta.update(each.take_writes())
         outputs = self.context.take_outputs()
         commit = Commit(
             EntryKind.COMMIT,
@@ -462,19 +510,21 @@ class Task:
             outputs,
             letters=self._letter_count,
             letters_written=self._letters.take_written(),
+            stream_time_ms=self.clock_ms or -1,
             records=self._open_records,
             links=self._links.take(),
         )
         self._overlay.sealed = delta
         self._overlay.written_bytes = 0
         moved = {name: commit.positions[name] for name in self._moved}
-        self._sealed = Sealed(moved, self._open_records, self._last)
+        self._sealed = Sealed(moved, self._open_records, self._last, self._open_steps, self._last_step)
         self._sealed_partitions, self._touched = list(self._touched.values()), {}
         self._moved.clear()
         self._hurry = False
         self.outputs += len(outputs)
-        self._open_records = 0
+        self._open_records = self._open_steps = 0
         self._open_bytes = 0
+        self._last_step = None
         self._pace.began(outputs, len(self._sealed_partitions))
         publisher = self._publisher
         return lambda: publisher.publish(commit)
@@ -494,13 +544,13 @@ class Task:
             raise FatalTaskError(f"task {self.id}: entry {applied.seq} was applied after {self.applied.seq}")
         self.applied = applied
         self.owned_at_s = self._began_s
-        self._narrowing.committed(applied.positions)
+        self._narrowing.committed(applied.positions, self._sealed.steps)
         self._overlay.sealed = {}
         self._under_way = None
         self._pace.ended()
-        self.commits += self._sealed.records > 0
+        self.commits += self._sealed.records + self._sealed.steps > 0
         self._sealed = Sealed({})
-        self._caches.committed(table for each in self._sealed_partitions for table in each.tables.values())
+        self._caches.committed(table for each in self._sealed_partitions for table in each.cached)
         self._sealed_partitions = []
         entered, self._entered = self._entered, _nothing
         entered(applied)

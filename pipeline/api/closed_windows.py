@@ -1,0 +1,132 @@
+"""The end of a window for one key: `ClosedWindow`, as a handler gets it, and `CloseRecord`, as the runtime has it."""
+
+from __future__ import annotations
+
+from functools import cache
+from hashlib import blake2b
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+import msgspec
+
+__all__ = ["CloseRecord", "ClosedWindow", "closed_type"]
+
+K_co = TypeVar("K_co", covariant=True)
+V_co = TypeVar("V_co", covariant=True)
+
+_CREATE_TIME = 1
+
+
+class CloseRecord:
+    """`ports.Record`: a row of a window that is closed, as a record of the pseudo-topic `@window/NAME`.
+
+    Its offset is the end of the window, and its time the last millisecond in it. `topic_id`: tells
+    rows of one end apart.
+    """
+
+    __slots__ = ("_data", "_end_ms", "_key", "_partition", "_size_ms", "_topic")
+
+    def __init__(
+        self, topic: str, partition: int, end_ms: int, size_ms: int, key: bytes, data: bytes
+    ) -> None:
+        self._topic = topic
+        self._partition = partition
+        self._end_ms = end_ms
+        self._size_ms = size_ms
+        self._key = key
+        self._data = data
+
+    def topic(self) -> str:
+        return self._topic
+
+    def partition(self) -> int:
+        return self._partition
+
+    def offset(self) -> int:
+        return self._end_ms
+
+    def key(self) -> bytes:
+        return self._key
+
+    def value(self) -> bytes:
+        return self._data
+
+    def headers(self) -> None:
+        return None
+
+    def timestamp(self) -> tuple[int, int]:
+        return _CREATE_TIME, self._end_ms - 1
+
+    @property
+    def topic_id(self) -> str:
+        """The identity of the row: a hash of the window, its end and the key."""
+        place = f"{self._topic}\x00{self._end_ms}\x00{self._size_ms}\x00{self._key.hex()}"
+        return blake2b(place.encode(), digest_size=16).hexdigest()
+
+
+class ClosedWindow(msgspec.Struct, Generic[K_co, V_co], frozen=True, gc=False, eq=False):
+    """The final value of a key in a window. Valid for as long as you keep it.
+
+    What its handler sends has the timestamp `end_ms - 1` by default, so it belongs to the same window.
+
+    Attributes:
+        key: The key, of the window's key type.
+        value: The value, of the window's value type.
+
+    Example:
+        ```python
+        @app.on_close(hourly)
+        def publish(hour: ClosedWindow[str, Total], ctx: Context) -> None:
+            ctx.send(totals, hour.key, hour.value)
+        ```
+    """
+
+    key: K_co
+    value: V_co
+    _message: Any
+    _scope: ClassVar[str] = ""
+    _size_ms: ClassVar[int] = 0
+
+    @property
+    def start_ms(self) -> int:
+        """The start of the window, in milliseconds since the epoch."""
+        return int(self._message.offset()) - self._size_ms
+
+    @property
+    def end_ms(self) -> int:
+        """Its end. An event at this time is in the next window."""
+        return int(self._message.offset())
+
+    def effect_key(self, n: int = 0) -> str:
+        """A stable idempotency key, for an effect outside Kafka that this close causes.
+
+        It is the same in each retry, restart, restore, reset and replay. The key is a hash of app, group, window,
+        partition, start, end, key and `n`.
+
+        Args:
+            n: The number of the effect, from 0.
+
+        Returns:
+            32 hexadecimal digits.
+
+        Example:
+            ```python
+            http.post("/report", json=report, headers={"Idempotency-Key": hour.effect_key()})
+            ```
+        """
+        partition, key = self._message.partition(), self._message.key() or b""
+        place = f"{self._scope}\x00{partition}\x00{self.start_ms}\x00{self.end_ms}\x00{key.hex()}\x00{n}"
+        return blake2b(place.encode(), digest_size=16).hexdigest()
+
+
+@cache
+def closed_type(app: str, group: str, window: str, size_ms: int) -> type[ClosedWindow[Any, Any]]:
+    """The class of what the handlers of a window's ends are given."""
+    namespace = {
+        "_scope": f"{app}\x00{group}\x00@window/{window}",
+        "_size_ms": size_ms,
+        "__module__": ClosedWindow.__module__,
+    }
+    made = msgspec.defstruct(
+        "ClosedWindow", [], bases=(ClosedWindow,), namespace=namespace, frozen=True, gc=False, eq=False
+    )
+    return cast("type[ClosedWindow[Any, Any]]", made)

@@ -1,0 +1,116 @@
+"""The rows of one partition number in a task: `Partition`, and `PartitionMaker`, which makes those of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.api.context import RuntimeContext
+from pipeline.api.declarations import DeclaredTable
+from pipeline.api.table import ReadableStore, RuntimeTable, TaskOverlay
+from pipeline.api.window_rows import RuntimeWindow
+from pipeline.api.windows import DeclaredWindow
+from pipeline.core.event_time import EventClock, clock_key, unpack_state
+from pipeline.core.inputs import row_prefix
+from pipeline.core.names import TaskId
+from pipeline.ports import Clock
+from pipeline.runtime.plan import GroupPlan
+from pipeline.runtime.task.cache import Cached
+from pipeline.runtime.task.dedup import DedupTable, dedup_tables
+from pipeline.runtime.task.due_steps import DueSteps
+from pipeline.runtime.task.event_times import EventTimes
+from pipeline.runtime.task.prefetch import Prefetch
+
+__all__ = ["Partition", "PartitionMaker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The rows of one partition number, and the names of its inputs. `times`, `steps`: None without a clock."""
+
+    number: int
+    names: frozenset[str]
+    tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]]
+    windows: Mapping[DeclaredWindow[Any, Any], RuntimeWindow[Any, Any]]
+    dedup: Mapping[str, DedupTable]
+    ahead: Mapping[str, Prefetch]
+    times: EventTimes | None = None
+    steps: DueSteps | None = None
+
+    @property
+    def cached(self) -> Iterator[Cached]:
+        """What takes part in the budget of the cache."""
+        yield from self.tables.values()
+        yield from self.windows.values()
+
+    @property
+    def changes(self) -> int:
+        """The number of rows of windows that the open commit writes."""
+        return sum(window.changes for window in self.windows.values())
+
+    @property
+    def late_events(self) -> int:
+        """How often an event was late for a window."""
+        return sum(window.late_events for window in self.windows.values())
+
+    def take_writes(self) -> dict[bytes, bytes | None]:
+        """The writes of the commit that is being sealed."""
+        writes: dict[bytes, bytes | None] = {}
+        for table in self.tables.values():
+            writes.update(table.take_writes())
+        for ids in self.dedup.values():
+            writes.update(ids.take_writes())
+        if self.times is not None:
+            for window in self.windows.values():
+                writes.update(window.take_writes())
+            writes.update(self.times.take_writes(self.windows.values()))
+        return writes
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionMaker:
+    """Makes the partitions of a task. `own_rows`: the keys of rows begin with the partition, as in format 2."""
+
+    task: TaskId
+    plan: GroupPlan
+    store: ReadableStore
+    overlay: TaskOverlay
+    context: RuntimeContext
+    clock: Clock
+    idle_s: float
+    own_rows: bool
+
+    def made(self) -> list[Partition]:
+        """All partitions of the task. Raises CorruptStateError."""
+        names: dict[int, set[str]] = {}
+        for name, place in self.plan.inputs_of(self.task.number).items():
+            names.setdefault(place.partition, set()).add(name)
+        return [self.one(number, frozenset(own)) for number, own in names.items()]
+
+    def one(self, number: int, names: frozenset[str]) -> Partition:
+        """One partition. `names`: its inputs."""
+        rows = row_prefix(number) if self.own_rows else b""
+        group, store, overlay = self.plan.group, self.store, self.overlay
+        tables = {
+            definition: RuntimeTable(definition, store, overlay, rows)
+            for definition in group.tables.values()
+            if not isinstance(definition, DeclaredWindow)
+        }
+        dedup = dedup_tables(group, store, overlay, self.context, self.clock, rows)
+        ahead = {topic.name: Prefetch(topic, tables.values()) for topic in group.inputs}
+        if not group.keeps_clock:
+            return Partition(number, names, tables, {}, dedup, ahead)
+        stored = unpack_state(store.get(clock_key(rows)), f"task {self.task}, partition {number}")
+        clock = EventClock([topic.name for topic in group.inputs], stored, self.idle_s)
+        windows = {
+            window: RuntimeWindow(
+                window, store, overlay, self.context, clock, stored.closed.get(window.name, 0), number, rows
+            )
+            for window in group.windows.values()
+        }
+        sources = {window.closes.name: runtime for window, runtime in windows.items()}
+        handled = {binding.topic.name for binding in group.closes.values()}
+        times = EventTimes(clock, stored, self.clock, self.plan.ahead_ms, rows)
+        steps = DueSteps(clock, self.clock, sources, handled)
+        return Partition(number, names, tables, windows, dedup, ahead, times, steps)

@@ -1,0 +1,1 @@
+"""Event clocks and windows."""

@@ -36,7 +36,8 @@ HANDED_OUT = [
     "WindowRow",
 ]
 MEMBERS = {
-    "App": "async_handler batch_handler group handler name on_close resource run running sink table topic topics window",
+    "App": "async_handler batch_handler group handler name on_close resource run running sink table topic topics "
+    "window",
     "AsyncContext": "resource row send",
     "Batch": "count index keys timestamps_ms values",
     "ClosedWindow": "effect_key end_ms key start_ms value",

@@ -119,7 +119,8 @@ class Turn:
 
     def __enter__(self) -> Turn:
         self.directory.mkdir(parents=True)
-        names = [self.target]
+        # faust-streaming sees a topic that it lets the broker create at first without partitions, and ends.
+        names = [self.target, *(f"{self.name}-{table}-changelog" for table in self.system.tables)]
         if self.kind == "two-stages":
             names.append(self.plan("").middle)
         self.bench.topics.create(names, self.job.partitions)

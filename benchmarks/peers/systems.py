@@ -16,7 +16,8 @@ __all__ = ["SYSTEMS", "System", "command_of", "environment_for"]
 class System:
     """`job`: its own job in place of the case's. `slow`: it is measured on its first few thousand records.
 
-    `prompt_ms`: its commit interval where latency counts; 0 for its default.
+    `prompt_ms`: its commit interval where latency counts; 0 for its default. `tables`: those whose changelog topics
+    must exist when it starts.
     """
 
     title: str
@@ -25,6 +26,7 @@ class System:
     job: str = ""
     slow: bool = False
     prompt_ms: int = 0
+    tables: tuple[str, ...] = ()
 
 
 SYSTEMS: Mapping[str, System] = {
@@ -34,7 +36,7 @@ SYSTEMS: Mapping[str, System] = {
     "streams-1": System("Kafka Streams, one thread", "streams"),
     "streams-2": System("Kafka Streams, two threads", "streams", threads=2),
     "quix": System("Quix Streams", "quix", prompt_ms=100),
-    "faust": System("faust-streaming", "faust", slow=True, prompt_ms=100),
+    "faust": System("faust-streaming", "faust", slow=True, prompt_ms=100, tables=("sums", "ids", "accounts")),
     "raw": System("raw client: consume and produce", "raw", job="copy"),
     "raw-consume": System("raw client: consume only", "raw", job="consume"),
     "raw-produce": System("raw client: produce only", "raw", job="produce"),

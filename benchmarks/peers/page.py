@@ -79,7 +79,7 @@ def case_section(name: str, case: Case, result: CaseResult, runs: Mapping[str, R
         "",
         case.what,
         "",
-        f"![{case.title}: {case.measures[0].title} of each system](../assets/performance/{name}.svg)",
+        f"![{case.title}: {case.measures[0].title}](../assets/performance/{name}.svg)",
         "",
         *case_table(case, result),
         "",

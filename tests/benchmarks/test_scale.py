@@ -58,7 +58,7 @@ def test_workers_that_disagree_are_an_error(fleet: Fleet, monkeypatch: pytest.Mo
     """Equal rosters must give equal assignments in every process."""
     answers = iter(range(1000))
 
-    def assign(tasks: list[str], weights: dict[str, int], _: object) -> dict[str, str]:
+    def assign(tasks: list[str], weights: dict[str, int], *_: object) -> dict[str, str]:
         shift, workers = next(answers), sorted(weights)
         return {task: workers[(number + shift) % len(workers)] for number, task in enumerate(sorted(tasks))}
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
+    async_handlers,
     dedup,
     handoff,
     latency,
@@ -40,6 +41,7 @@ NAMES = (
     "observe",
     "recovery",
     "latency",
+    "async",
 )
 
 
@@ -57,13 +59,15 @@ def _run(given: list[str]) -> int:
         type=int,
         help="throughput, partitions: events to process (1,000,000); loads: rows (500,000); dedup: events in each turn "
         f"({dedup.EVENTS:,}); producer: events ({producer.EVENTS:,}); observe: events in each run "
-        f"({observe.EVENTS:,})",
+        f"({observe.EVENTS:,}); async: events in each run ({async_handlers.EVENTS:,})",
     )
     parser.add_argument(
         "--ids", type=int, default=dedup.IDS, help=f"dedup: ids that are remembered ({dedup.IDS:,})"
     )
     parser.add_argument(
-        "--rounds", type=int, help="times each thing is measured (3; handoff 20; observe 10; recovery 5)"
+        "--rounds",
+        type=int,
+        help="times each thing is measured (3; handoff 20; observe 10; async 10; recovery 5)",
     )
     parser.add_argument(
         "--mb",
@@ -118,6 +122,9 @@ def _run(given: list[str]) -> int:
         "sinks": lambda: sinks.run(rounds),
         "observe": lambda: observe.run(chosen.events or observe.EVENTS, chosen.rounds or observe.PAIRS, keys),
         "recovery": lambda: recovery.run(chosen.mb, chosen.rounds or recovery.ROUNDS),
+        "async": lambda: async_handlers.run(
+            chosen.events or async_handlers.EVENTS, chosen.rounds or async_handlers.PAIRS
+        ),
         "latency": lambda: latency.run(chosen.case or latency.CASES, rounds, chosen.against),
     }
     return max([runs[name]() for name in wanted])

@@ -53,7 +53,7 @@ class Row(Generic[V]):
             OverflowError: A number is too large for its encoding.
             HandlerError: The call has ended.
         """
-        return cast("V | None", self._read(None))
+        return cast("V | None", self._call._read(self._table, None))  # noqa: SLF001 - of this module
 
     @value.setter
     def value(self, value: V | None, /) -> None:
@@ -77,10 +77,8 @@ class Row(Generic[V]):
             count = ctx.row(counts, event).get(0)
             ```
         """
-        return cast("V", self._read(default))
-
-    def _read(self, default: Any) -> Any:
-        return self._call._read(self._table, default)  # noqa: SLF001 - of this module
+        found: V = self._call._read(self._table, default)  # noqa: SLF001 - of this module
+        return found
 
 
 class AsyncContext(OutputContext):
@@ -138,7 +136,8 @@ class AsyncContext(OutputContext):
         except (KeyError, TypeError):
             raise not_a_table_of_the_group(table, "ctx.row") from None
         row: Row[V] = Row()
-        row._call, row._table = self, found  # noqa: SLF001 - of this module
+        row._call = self  # noqa: SLF001 - of this module
+        row._table = found  # noqa: SLF001
         return row
 
     def _read(self, table: RuntimeTable[Any, Any], default: Any) -> Any:

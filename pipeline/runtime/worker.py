@@ -68,7 +68,9 @@ class Worker:
         self._maintenance = Maintenance(self._runs, environment, settings)
         self._checkpointer = Checkpointer(self._runs, environment, settings)
         self._crashes = Crashes(environment.crash_log, environment.log)
-        self._calls = CallLoop(environment.event_loops, self._crashes, environment.clock, environment.log)
+        self._calls = CallLoop(
+            environment.event_loops, self._crashes, environment.clock, environment.log, environment.meter
+        )
         self._lifecycle = TaskLifecycle(self._runs, environment, self._crashes, self._maintenance.lost)
         self._retried = RetriedRecords(environment.clock)
         self._changed_nothing = False  # in the last turn

@@ -31,6 +31,10 @@ class ManualEventLoop:
     def loop(self) -> asyncio.AbstractEventLoop:
         return self._loop
 
+    @property
+    def waited_s(self) -> float:
+        return 0.0  # of the clock of the test
+
     def run_ready(self) -> None:
         self._loop.call_soon(self._loop.stop)
         self._loop.run_forever()
@@ -38,6 +42,9 @@ class ManualEventLoop:
     def wait(self, seconds: float) -> None:  # noqa: ARG002 - no time passes
         """Run until nothing is ready."""
         self._loop.run_forever()
+
+    def end_wait(self) -> None:
+        """Nothing waits."""
 
     def sleep(self, seconds: float) -> None:
         """Run until nothing is ready. Then the time passes."""

@@ -41,9 +41,9 @@ ROWS = [
     ),
     Broken(
         "a swallowed cancellation counts as success",
-        pipeline.runtime.calls.slots._reason,
-        "    if call.cancelled_s is not None:\n",
-        "    if call.cancelled_s is not None and error is not None:\n",
+        pipeline.runtime.calls.slots.Slots._ended,
+        "        if call.cancelled_s is None and error is None:\n",
+        "        if error is None:\n",
         f"{ORDER} swallows",
     ),
     Broken(
@@ -133,8 +133,8 @@ ROWS = [
     Broken(
         "a partition that retries takes all room of its task",
         pipeline.runtime.calls.async_task.AsyncTask._room,
-        "        if len(self._calls) == 1:\n",
-        "        if True:\n",
+        "        if len(self._calls) > 1:\n",
+        "        if False:\n",
         f"{ORDER} leaves_room",
     ),
     Broken(

@@ -38,6 +38,7 @@ from pipeline.runtime.watchdog import AtWork
 __all__ = ["AsyncTask"]
 
 MOST_CALLS = 1_024  # of a task, whose records are in no commit yet
+MOST_READY = 256  # of a group, that wait for a slot
 WAIT_S = 0.05  # for calls, in one turn of a worker that stops
 
 
@@ -62,6 +63,8 @@ class AsyncTask(Task):
         self._drain_s = min(longest_s, settings.stop_timeout_s / 2)
         self._until_s = 0.0  # when the calls of a leaving task are cancelled
         self._released = False
+        self._broken: PipelineError | None = None  # it has ended the task
+        self._refilling = False  # at other times, records wait
         self._outstanding = Outstanding()
         self._finished: dict[PartitionCalls, None] = {}  # those with a finished prefix
         self._calls = {
@@ -78,6 +81,7 @@ class AsyncTask(Task):
             partition.number: call_type(self, self._calls[partition.number], partition.tables, self.context)
             for partition in self._partitions
         }
+        loop.add(self)
 
     @property
     def idle(self) -> bool:
@@ -103,8 +107,25 @@ class AsyncTask(Task):
         """Whether records of a partition wait, or their calls are outstanding."""
         return super().unfinished(partition) or len(self._calls[partition]) > 0
 
+    def refill(self) -> None:
+        """Move finished calls into the open commit, and start those of waiting records, before a slice."""
+        self._refilling = True
+        try:
+            self._apply()
+            while self._backlog and not self.full:
+                waiting = self._take()
+                if waiting is None:
+                    break
+                self._process(*waiting)
+        except PipelineError as error:
+            self._broken = error
+        finally:
+            self._refilling = False
+
     def advance(self, *, seal: bool = False) -> bool:
         """As in `Task`; first, the finished calls at the beginning of each order become part of the open commit."""
+        if self._broken is not None:
+            raise self._broken
         moved = self._apply()
         if self._leaving and not self._released:
             self._drain()
@@ -125,6 +146,7 @@ class AsyncTask(Task):
 
     def close(self) -> Pending[None] | None:
         """As in `Task`. The calls are cancelled, and nothing of them counts, however they end."""
+        self._loop.remove(self)
         for calls in self._calls.values():
             calls.drop()
         return super().close()
@@ -147,12 +169,13 @@ class AsyncTask(Task):
     def _room(self, calls: PartitionCalls) -> int:
         """The number of calls of a partition that may be added.
 
-        A partition may have as many as are free. So others always have room while it waits for a retry.
+        A partition may have as many as are free. So others always have room while it waits for a retry. Calls that no
+        slot can take yet are few, because a small number of objects stays in the processor's cache.
         """
         free = MOST_CALLS - self._outstanding.calls
-        if len(self._calls) == 1:
-            return free
-        return max(0, (free - len(calls) + 1) // 2)
+        if len(self._calls) > 1:
+            free = (free - len(calls) + 1) // 2
+        return max(0, min(free, MOST_READY - self._slots.ready)) if self._refilling else 0
 
     def _process(self, name: str, records: Sequence[Record], _failures: int = 0) -> None:
         """Start the calls of records, as far as there is room. The other records wait in the backlog."""
@@ -178,20 +201,28 @@ class AsyncTask(Task):
         number = self._by_name[name].number
         calls, new = self._calls[number], self._types[number]
         suspected = name in self.crashes.suspects
-        decode_key, add = route.topic.key.decode, calls.add
+        if self.crashes.alert:
+            route = replace(route, noted=True)
+        decode_key = route.topic.key.decode
+        made: list[Call] = []
         for record in records:
-            crash = self.crashes.verdict(name, record) if suspected else None
-            if crash is not None:
-                self._add_condemned(name, record, crash)
-                continue
             try:
                 key = decode_key(record.key())
             except ENDING:
                 raise
             except BaseException as error:  # noqa: BLE001 - a user's key type may raise anything
+                calls.add(made)
+                made = []
                 calls.add_undecodable(new(name, record, record, route, None), error)
                 continue
-            add(new(name, record, record, route, key))
+            crash = self.crashes.verdict(name, record) if suspected else None
+            if crash is None:
+                made.append(new(name, record, record, route, key))
+            else:
+                calls.add(made)
+                made = []
+                self._add_condemned(name, record, crash)
+        calls.add(made)
 
     def _add_replay(self, name: str, place: Record) -> None:
         """Add the call of a dead letter that returns, as the record that it was."""
@@ -216,7 +247,7 @@ class AsyncTask(Task):
         except BaseException as error:  # noqa: BLE001 - as in `_add`
             calls.add_undecodable(new(name, place, record, route, None), error)
         else:
-            calls.add(new(name, place, record, route, key))
+            calls.add([new(name, place, record, replace(route, noted=self.crashes.alert), key)])
 
     def _add_condemned(self, name: str, record: Record, error: NativeCrash | RefusedOutputError) -> None:
         """Add a record to which the policy applies without a call."""

@@ -46,18 +46,23 @@ _WAITING: Final = CallState.WAITING
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The async handler of a topic in one task. `read`: decodes the value of a record."""
+    """The async handler of a topic in one task.
+
+    `read`: decodes the value of a record. `noted`: whether each step of a call is noted in the crash log.
+    """
 
     topic: DeclaredTopic[Any, Any]
     binding: Binding
     make: type[Event[Any, Any]]
     read: Callable[[Record], Any]
+    noted: bool = False
 
 
 class Call(AsyncContext):
     """One attempt at the record `record`, which is `place` in the input `name`: a replay has another place.
 
-    `failures`: earlier ones of the record. `settle`: applies the policy in its turn; None after success.
+    `failures`: earlier ones of the record; with some, `first_failed_s` and `reason` are set. `settle`: applies the
+    policy in its turn; None after success.
     """
 
     __slots__ = (
@@ -78,6 +83,11 @@ class Call(AsyncContext):
         calls: PartitionCalls
         task: AsyncTask
 
+        # Set when the call starts, and for the attempts after the first.
+        started_s: float
+        first_failed_s: float
+        reason: str
+
     # The same slots under other names: a property would cost a call for each record.
     key: Any = AsyncContext._key  # type: ignore[misc]  # noqa: SLF001
     record: Any = AsyncContext._message  # type: ignore[misc]  # noqa: SLF001
@@ -95,22 +105,16 @@ class Call(AsyncContext):
         self.route = route
         self.state: CallState = _WAITING
         self.failures = 0
-        self.started_s = 0.0
         self.cancelled_s: float | None = None  # when it was over its time
         self.settle: Callable[[], None] | None = None
         self.made: list[Any] | None = None
-        self.first_failed_s = 0.0
-        self.reason = ""
 
     def start(self) -> Coroutine[Any, Any, None]:
-        """Call the handler. The value is decoded again for each attempt. Raises what the codec raises.
-
-        After a native crash, each step of the coroutine is noted in the crash log.
-        """
-        route, record, crashes = self.route, self._message, self.task.crashes
+        """Call the handler. The value is decoded again for each attempt. Raises what the codec raises."""
+        route, record = self.route, self._message
         event = self._event = route.make(self._key, route.read(record), record)
         handler: Coroutine[Any, Any, None] = route.binding.function(event, self)
-        return Noted(handler, crashes, self.name, self.place) if crashes.alert else handler
+        return Noted(handler, self.task.crashes, self.name, self.place) if route.noted else handler
 
     def end(self) -> list[Any]:
         """End the call: its context can no longer be used. Returns its outputs."""
@@ -120,7 +124,6 @@ class Call(AsyncContext):
         """The next attempt, with a context of its own: what this one left behind cannot write into it."""
         following = type(self)(self.name, self.place, self._message, self.route, self._key)
         following.failures = self.failures + 1
-        following.first_failed_s = self.first_failed_s
         return following
 
 

@@ -11,36 +11,51 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 from pipeline.api.group import DeclaredGroup
 from pipeline.errors import ConfigError
 from pipeline.ports import Clock, EventLoop, Logger
 from pipeline.runtime.calls.slots import Slots
 from pipeline.runtime.crashes import Crashes
+from pipeline.runtime.metrics.meter import Meter
 
 __all__ = ["CallLoop"]
 
 SLICE_S = 0.005  # the longest wait for calls in one turn
-SOON_S = (
-    0.001  # after the first call that ended, so that others that end at the same time are in the same turn
-)
+LONGEST_S = 0.1  # without a poll, while calls never wait
 END_S = 1.0  # for cancelled calls at the end of the worker
 CLOSE_S = 5.0  # for each resource
+
+
+class Refilled(Protocol):
+    """A task of async handlers."""
+
+    def refill(self) -> None:
+        """Move finished calls into the open commit, and start those of waiting records. It never raises."""
+        ...
 
 
 class CallLoop:
     """`open_loop`: makes the event loop, when an async group needs one. Processing thread only."""
 
     def __init__(
-        self, open_loop: Callable[[], EventLoop], crashes: Crashes, clock: Clock, log: Logger
+        self,
+        open_loop: Callable[[], EventLoop],
+        crashes: Crashes,
+        clock: Clock,
+        log: Logger,
+        meter: Meter | None = None,
     ) -> None:
+        self._meter = meter
         self._open_loop = open_loop
         self._crashes = crashes
         self._clock = clock
         self._log = log
         self._loop: EventLoop | None = None
         self._slots: list[Slots] = []
+        self._tasks: dict[Refilled, None] = {}
 
     @property
     def in_flight(self) -> bool:
@@ -50,22 +65,30 @@ class CallLoop:
     def slots_of(self, group: DeclaredGroup) -> Slots:
         """The slots for the calls of a group. Raises ConfigError inside of a running event loop."""
         concurrency = group.bindings[0].concurrency
-        slots = Slots(self._opened().loop, concurrency)
+        slots = Slots(group.id, self._opened(), concurrency)
         self._slots.append(slots)
         return slots
 
+    def add(self, task: Refilled) -> None:
+        """Refill a task before each slice."""
+        self._tasks[task] = None
+
+    def remove(self, task: Refilled) -> None:
+        self._tasks.pop(task, None)
+
     def turn(self, *, moved: bool) -> bool:
         """Run the calls. `moved`: do not wait. Returns whether calls started or ended."""
+        self._refill()
         busy = [slots for slots in self._slots if slots.pending]
         if self._loop is None or not busy:
             return False
         before = _turns(busy)
         self._crashes.handling_calls()
         try:
-            self._run_ready(self._loop, busy)
-            if not moved and before == _turns(busy) and self.in_flight:
-                self._begin(busy)
-                self._loop.wait(SLICE_S)
+            with self._measured(self._loop, busy):
+                self._run_ready(self._loop, busy)
+                if not moved and before == _turns(busy) and self.in_flight:
+                    self._wait(busy, self._loop.wait, SLICE_S)
         finally:
             self._crashes.handled()
         for slots in busy:
@@ -74,10 +97,11 @@ class CallLoop:
 
     def drain(self, seconds: float) -> bool:
         """Run the calls, and wait for some time if none starts or ends. Returns False if there is none."""
-        if self._loop is None or not any(slots.active for slots in self._slots):
+        active = [slots for slots in self._slots if slots.active]
+        if self._loop is None or not active:
             return False
         if not self.turn(moved=True):
-            self._loop.sleep(seconds)
+            self._wait(active, self._loop.sleep, seconds)
         return True
 
     def finish(self, awaitable: Awaitable[Any]) -> None:
@@ -116,21 +140,47 @@ class CallLoop:
             if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the documented one raises if there is none
                 raise ConfigError(
                     "a worker with async handlers cannot run inside of an event loop that runs: it has its own",
-                    hint="call app.run() or TestDriver from a plain function, not from an async one",
+                    hint="use async with app.running(), which has its own thread; or call it from a plain function",
                 )
             self._loop = self._open_loop()
             self._loop.loop.set_exception_handler(self._unhandled)
         return self._loop
 
     def _run_ready(self, loop: EventLoop, busy: list[Slots]) -> None:
-        """Run what is ready, while calls start or end, for no longer than a slice."""
-        until_s = self._clock.monotonic_s() + SLICE_S
+        """Run what is ready, while calls start or end. Waiting records take the place of calls that have ended."""
+        until_s = self._clock.monotonic_s() + LONGEST_S
         while True:
             before = _turns(busy)
             self._begin(busy)
             loop.run_ready()
-            if before == _turns(busy) or self._clock.monotonic_s() >= until_s:
+            if before == _turns(busy):
                 return
+            self._refill()
+            if self._clock.monotonic_s() >= until_s:
+                return
+
+    def _refill(self) -> None:
+        """Refill all tasks, another one first each time: the slots of a group are shared."""
+        for task in list(self._tasks):
+            task.refill()
+        if len(self._tasks) > 1:
+            first = next(iter(self._tasks))
+            self._tasks[first] = self._tasks.pop(first)
+
+    def _measured(self, loop: EventLoop, busy: list[Slots]) -> AbstractContextManager[None]:
+        """Time a slice. If calls of several groups run in it, it counts for the first one."""
+        if self._meter is None:
+            return nullcontext()
+        return self._meter.running_calls(busy[0].group, lambda: loop.waited_s)
+
+    def _wait(self, busy: list[Slots], pause: Callable[[float], None], seconds: float) -> None:
+        """Wait until a call ends, or for some time."""
+        self._begin(busy)
+        for slots in busy:
+            slots.awaited = True
+        pause(seconds)
+        for slots in busy:
+            slots.awaited = False
 
     @staticmethod
     def _begin(busy: list[Slots]) -> None:

@@ -12,7 +12,7 @@ Records without a key have no order among themselves, because they have no rows.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -76,21 +76,23 @@ class PartitionCalls:
             place.topic(), place.partition(), place.offset(), call.failures, call.first_failed_s, call.reason
         )
 
-    def add(self, call: Call) -> None:
-        """Add the call of a record after all others of the partition."""
-        self._order.append(call)
-        self._outstanding.calls += 1
-        key, keys = call.key, self._keys
-        if key is None:
-            self._slots.add(call)
-        elif key not in keys:
-            keys[key] = None
-            self._slots.add(call)
-        else:
-            behind = keys[key]
-            if behind is None:
-                behind = keys[key] = deque()
-            behind.append(call)
+    def add(self, calls: Sequence[Call]) -> None:
+        """Add the calls of records after all others of the partition."""
+        order, keys, start = self._order, self._keys, self._slots.add
+        for call in calls:
+            key = call.key
+            if key is None:
+                start(call)
+            elif key not in keys:
+                keys[key] = None
+                start(call)
+            else:
+                behind = keys[key]
+                if behind is None:
+                    behind = keys[key] = deque()
+                behind.append(call)
+        order.extend(calls)
+        self._outstanding.calls += len(calls)
 
     def add_settled(self, call: Call, settle: Callable[[], None]) -> None:
         """Add a record whose handler is not called. `settle` is called in its turn, and may raise PoisonError."""
@@ -133,9 +135,8 @@ class PartitionCalls:
             self._retry(call, retry.wait_s, retry.reason)
 
     def _retry(self, call: Call, wait_s: float, reason: str) -> None:
-        if not call.failures:
-            call.first_failed_s = self._clock.monotonic_s()
         following = call.again()
+        following.first_failed_s = call.first_failed_s if call.failures else self._clock.monotonic_s()
         following.reason = reason
         call.state = following.state = CallState.RETRIED
         self._retried.pop(id(call), None)

@@ -10,6 +10,8 @@ import asyncio
 from collections import deque
 from typing import Any
 
+from pipeline.core.names import GroupId
+from pipeline.ports import EventLoop
 from pipeline.runtime.calls.call import Call, CallState
 from pipeline.runtime.task.handler_errors import ENDING
 
@@ -24,10 +26,12 @@ class CallCancelledError(Exception):
 
 
 class Slots:
-    """Processing thread only, except `at_work`."""
+    """Processing thread only, except `at_work`. `loop`: that of the worker."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, concurrency: int) -> None:
-        self._loop = loop
+    def __init__(self, group: GroupId, loop: EventLoop, concurrency: int) -> None:
+        self.group = group
+        self._event_loop = loop
+        self._loop = loop.loop
         self._concurrency = concurrency
         self._ready: deque[Call] = deque()
         self._idle: list[asyncio.Future[None]] = []
@@ -38,11 +42,17 @@ class Slots:
         self._fatal: BaseException | None = None
         self._overdue: Call | None = None
         self.turns = 0  # calls that started or ended
+        self.awaited = False  # the worker waits for the next call that ends
 
     @property
     def in_flight(self) -> int:
         """The calls that have started and have not ended."""
         return len(self._live)
+
+    @property
+    def ready(self) -> int:
+        """The calls that wait for a slot."""
+        return len(self._ready)
 
     @property
     def active(self) -> bool:
@@ -139,42 +149,44 @@ class Slots:
                     await asyncio.sleep(0)
                     since_s = time()
                     continue
-                await self._take(me, call)
+                self._live[me] = call
+                call.state = CallState.RUNNING
+                self.turns += 1
+                error: BaseException | None = None
+                try:
+                    await call.start()
+                except ENDING as fatal:
+                    self._fatal = fatal
+                    self._loop.stop()
+                except BaseException as raised:
+                    if not self._loop.is_running():
+                        raise  # the loop was abandoned, and Python closes what is left
+                    error = raised
+                self._ended(me, call, error)
                 if me.cancelling() or self._fatal is not None:
                     return
             wake = self._loop.create_future()
             self._idle.append(wake)
             await wake
 
-    async def _take(self, me: asyncio.Task[Any], call: Call) -> None:
-        """Run one call to its end."""
-        self._live[me] = call
-        call.state = CallState.RUNNING
-        self.turns += 1
-        error: BaseException | None = None
-        try:
-            await call.start()
-        except ENDING as fatal:
-            self._fatal = fatal
-            self._loop.stop()
-        except BaseException as raised:
-            if not self._loop.is_running():
-                raise  # the loop was abandoned, and Python closes what is left
-            error = raised
+    def _ended(self, me: asyncio.Task[Any], call: Call, error: BaseException | None) -> None:
+        """The handler of a call has ended."""
         del self._live[me]
         self.turns += 1
+        if self.awaited:
+            self.awaited = False
+            self._event_loop.end_wait()
         if call.state is CallState.DROPPED or self._fatal is not None:
             return
-        error = _reason(call, error)
-        if error is None:
+        if call.cancelled_s is None and error is None:
             call.calls.done(call)
         else:
-            call.calls.failed(call, error)
+            call.calls.failed(call, _reason(call, error))
 
 
-def _reason(call: Call, error: BaseException | None) -> BaseException | None:
-    """The error of an attempt. One that was over its time has failed, however it ended."""
-    if call.cancelled_s is not None:
+def _reason(call: Call, error: BaseException | None) -> BaseException:
+    """The error of a failed attempt. One that was over its time has failed, however it ended."""
+    if error is None or call.cancelled_s is not None:
         late = TimeoutError(f"the call did not end within {call.route.binding.timeout_s:g} s")
         late.__cause__ = error
         return late

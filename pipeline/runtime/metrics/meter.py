@@ -148,6 +148,19 @@ class Meter:
                 self._running = None
                 _of(self._handler_s, task.group_id, HANDLER_BOUNDS_S).observe(seconds)
 
+    @contextmanager
+    def running_calls(self, group: GroupId, waited_s: Callable[[], float]) -> Iterator[None]:
+        """Time a slice of the event loop, without its waits. `waited_s`: those of the loop so far."""
+        began_s, before_s = self._now_s(), waited_s()
+        self._running = group, began_s
+        try:
+            yield
+        finally:
+            seconds = max(0.0, self._now_s() - began_s - (waited_s() - before_s))
+            with self._lock:
+                self._running = None
+                _of(self._handler_s, group, HANDLER_BOUNDS_S).observe(seconds)
+
     def waits(self, task: TaskId, *, waiting: bool) -> None:
         """Note whether records of a task wait for a commit. Processing thread only; called once per turn."""
         since_s = self._waiting.get(task)

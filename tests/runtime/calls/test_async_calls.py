@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError, HandlerError, InvariantError
 from pipeline.runtime import idle_positions
 from pipeline.runtime.calls.call_loop import CallLoop
 from pipeline.runtime.idle_positions import QUIET_S
+from pipeline.runtime.metrics.meter import Meter
 from pipeline.testing import TestDriver
 
 Handler = Callable[[Event[Any, int], AsyncContext], Coroutine[Any, Any, None]]
@@ -527,3 +528,28 @@ def test_the_memory_of_finished_calls_is_freed() -> None:
     task: Any = driver.task()
     (calls,) = task._calls.values()
     assert (len(calls), calls.earlier, calls._keys) == (0, {}, {})
+
+
+def test_the_time_of_calls_on_the_thread_is_measured() -> None:
+    """A handler that blocks is busy; one that waits is not. The alert for handlers that hang relies on it."""
+    rig = Rig()
+    meters: list[Meter] = []
+    running: list[float] = []
+
+    async def handle(event: Event[Any, int], ctx: AsyncContext) -> None:
+        if event.value == 1:
+            rig.driver.clock.advance(2.0)  # it computes
+            running.extend(meters[0].read().busy_s.values())
+        else:
+            await asyncio.sleep(20.0)
+
+    rig.app.async_handler(rig.numbers)(handle)
+    rig.driver = TestDriver(rig.app)
+    meters.append(Meter(rig.driver.clock.monotonic_s))
+    rig.driver._meter = meters[0]
+    rig.driver.run()
+    rig.send(1, 2)
+    rig.driver.run()
+    (busy_s,) = meters[0].read().busy_s.values()
+    assert round(busy_s, 3) == 2.0
+    assert [round(each, 3) for each in running] == [2.0]

@@ -1,9 +1,9 @@
 """The periodic work of a worker, other than processing.
 
 It mirrors positions to the consumer group, checks that topics have not changed, moves the positions of idle tasks past
-transaction markers, finds out which inputs are processed to their ends, and checks whether an idle task was fenced. A
-task that commits notices a fence by itself. A task without input would otherwise keep an outdated state until its next
-record.
+transaction markers, finds out which inputs are processed to their ends, closes the producers of idle tasks, and checks
+whether an idle task was fenced. A task that commits notices a fence by itself. A task without input would otherwise
+keep an outdated state until its next record.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pipeline.ports import PartitionFailure, Pending, TopicInfo, error_fields
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.idle_positions import IdlePositions
+from pipeline.runtime.idle_producers import IdleProducers
 from pipeline.runtime.input_looks import InputLooks
 from pipeline.runtime.outage import Outage
 from pipeline.runtime.plan import (
@@ -54,6 +55,7 @@ class Maintenance:
         self._outage = Outage(environment.clock, environment.log)
         self._changes: dict[GroupRun, TopicChange | None] = {}  # ends of journals, at the last check
         self._idle_positions = IdlePositions(runs, environment)
+        self._idle_producers = IdleProducers(runs, environment)
         self._looks = InputLooks(runs, environment, settings.input_idle_s)
         self._owner_checks: dict[GroupRun, tuple[Pending[set[TaskId]], dict[TaskId, int]]] = {}
 
@@ -90,6 +92,7 @@ class Maintenance:
             self._check = self._environment.executor.submit(lambda: self._described(names))
             self._begin_owner_checks()
             self._idle_positions.turn()
+            self._idle_producers.turn()
         return found + self._taken_tasks()
 
     def _described(self, names: Sequence[str]) -> dict[str, TopicInfo]:

@@ -18,7 +18,6 @@ from typing import Any
 from pipeline.api.event import event_type
 from pipeline.core.dead_letters import decode_replay
 from pipeline.core.inputs import topic_of
-from pipeline.core.journal_format import EntryKind
 from pipeline.errors import InvariantError, PipelineError
 from pipeline.ports import Pending, Record
 from pipeline.runtime.calls.call import Call, Route, call_type
@@ -158,7 +157,7 @@ class AsyncTask(Task):
                 calls.drop_unfinished()
         if not self._outstanding.calls:
             self._released = True
-            self.enter(EntryKind.RELEASE, {})
+            self._enter_release()
 
     def _take(self) -> WaitingRecords | None:
         return self._backlog.take(self._has_room)

@@ -2,7 +2,8 @@
 
 Handlers have run and the overlay is sealed. `Publisher.publish` then does seven steps:
 
-    1 renew, if the last transaction did not end cleanly and quickly: fence, and read the journal's end
+    1 renew, if the last transaction did not end cleanly and quickly, or if the producer of the idle task was closed:
+      fence, and read the journal's end
     2 begin a transaction
     3 produce the outputs and the entry
     4 flush: everything is delivered, and the entry's offset is above the last entry and its marker
@@ -144,6 +145,8 @@ class Publisher:
         return applied
 
     def _publish(self, commit: Commit) -> AppliedPosition:
+        if self._fence.resting:
+            self._writer.look_for_owner()
         publication = _Publication(self._task, commit, self._writer, self._fence, self._environment)
         entry = commit_until_settled(self._fence.engine, publication)  # 1 to 6
         return self._apply(commit, entry)
@@ -151,6 +154,15 @@ class Publisher:
     def stop_waiting(self) -> None:
         """From now on, raise UnreachableError if Kafka is unreachable, instead of waiting."""
         self._fence.stopping = True
+
+    def rest(self) -> None:
+        """Close the producer of an idle task. The next commit begins with step 1 (`runtime/idle_producers.py`)."""
+        self._fence.rest()
+
+    @property
+    def resting(self) -> bool:
+        """Whether the producer was closed because the task is idle."""
+        return self._fence.resting
 
     def close(self) -> None:
         """Close producer and store. The next owner processes unpublished records again."""

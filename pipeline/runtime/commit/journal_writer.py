@@ -7,6 +7,7 @@ attempts whose outcome is unknown.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -26,6 +27,7 @@ from pipeline.core.names import TaskId
 from pipeline.core.recovery import CommitOutcome, resolve_outcome
 from pipeline.errors import (
     FatalTaskError,
+    FencedError,
     InvariantError,
     PipelineError,
     StaleReadError,
@@ -34,7 +36,7 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Step, error_fields, growing, task_fields
-from pipeline.runtime.commit.journal_reader import read_entries, settled_end, without_delta
+from pipeline.runtime.commit.journal_reader import first_entry, read_entries, settled_end, without_delta
 from pipeline.runtime.commit.task_fence import TaskFence
 from pipeline.runtime.environment import Environment
 from pipeline.transactions.proof import prove_read
@@ -169,13 +171,34 @@ class JournalWriter:
 
     def settle(self, nonces: Sequence[bytes]) -> JournalEntry | None:
         """After a fence, find the outcome of the attempts `nonces` in the journal: the entry of the committed one."""
-        self.renewals += 1
-        if self._environment.meter is not None:
-            self._environment.meter.renewed(self._task)
+        resting, self._fence.resting = self._fence.resting, False
+        if not resting:
+            self.renewals += 1
+            if self._environment.meter is not None:
+                self._environment.meter.renewed(self._task)
         entry, self._end_read = settle_by_journal(
             self._task, self._fence, self._known_head(), nonces, self._environment, self._settings
         )
         return entry
+
+    def look_for_owner(self) -> None:
+        """Raise FencedError if another worker has committed after the head. Without a fence, which would end its work.
+
+        Only a courtesy: a read that is stale or fails is ignored, because the fence and the read after it decide.
+        """
+        task, head = self._task, self._known_head()
+        try:
+            with closing(self._environment.journals()) as reader:
+                end = reader.stable_ends([task.journal])[task.journal]
+                # The marker of the head is at its `next_offset`.
+                found = (
+                    first_entry(task, reader, head.next_offset, end) if end > head.next_offset + 1 else None
+                )
+        except PipelineError as error:
+            self._environment.log.info("owners_not_checked", **task_fields(task), **error_fields(error))
+            return
+        if found is not None:
+            raise FencedError(f"task {task}: another worker has taken it after entry {head.entry.seq}")
 
     def abort_failed(self, error: PipelineError | None) -> None:
         """Log the failure. The renewal that follows each abort fences this producer and ends its transaction."""

@@ -26,7 +26,8 @@ class TaskFence:
     """Owns the engine of a task's only transactional id.
 
     `known_end`: the journal's end as its leader last reported it; a read must reach it. `stopping`: raise
-    UnreachableError if Kafka is unreachable, instead of waiting.
+    UnreachableError if Kafka is unreachable, instead of waiting. `resting`: the producer was closed because the task is
+    idle; a fence is due, and is not the renewal of a failed producer.
     """
 
     def __init__(self, task: TaskId, environment: Environment, settings: WorkerSettings) -> None:
@@ -37,6 +38,7 @@ class TaskFence:
         )
         self.known_end = 0
         self.stopping = False
+        self.resting = False
 
     def fence(self) -> None:
         """Fence all earlier owners of the task. Waits while Kafka is unreachable, until `stopping`."""
@@ -52,6 +54,11 @@ class TaskFence:
             return True
 
         self.engine.fence(again)
+
+    def rest(self) -> None:
+        """Close the producer of an idle task. No transaction is open."""
+        self.engine.close()
+        self.resting = True
 
     def barrier(self) -> None:
         """Write a barrier, so that the journal's leader reports the end. For decisions without a commit.

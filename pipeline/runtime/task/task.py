@@ -126,6 +126,7 @@ class Task:
         self._open_steps = 0  # due steps
         self._last_step: Record | None = None
         self._under_way: Pending[AppliedPosition] | None = None
+        self._closing: Pending[None] | None = None  # of the producer, because the task is idle
         self._last: tuple[str, int] | None = None  # input and offset of the last processed record
         self._moved: set[str] = set()  # inputs of which records were processed since the last seal
         self._sealed = Sealed({})
@@ -166,7 +167,7 @@ class Task:
     def idle(self) -> bool:
         """Whether nothing is open, in progress or waiting, and no step is due. A task that leaves fires none."""
         busy = self._open or self._under_way is not None or self._entries or self._backlog
-        return not (busy or (self._due and not self._leaving))
+        return not (busy or self._closing is not None or (self._due and not self._leaving))
 
     @property
     def _open(self) -> bool:
@@ -183,6 +184,11 @@ class Task:
     def late_events(self) -> int:
         """How often an event was late for a window."""
         return sum(each.late_events for each in self._partitions)
+
+    @property
+    def producer_closed(self) -> bool:
+        """Whether the producer is closed, or being closed, because the task was idle."""
+        return self._closing is not None or self._publisher.resting
 
     @property
     def backlog_records(self) -> int:
@@ -258,14 +264,21 @@ class Task:
         if not self._open:
             self._entries.append((Commit(EntryKind.COMMIT, dict(positions)), _nothing))
 
+    def close_producer(self) -> None:
+        """Close the producer of an idle task, on the executor. The next commit waits for that, and opens a new one."""
+        if not self.idle:
+            raise InvariantError(f"task {self.id}: its producer is closed while it is in use")
+        self._closing = self._environment.executor.submit(self._publisher.rest)
+
     def leave(self) -> None:
         """Start to release the task: stop processing and firing, commit what is open, and end with a release entry.
 
-        It is released once it is idle. Waiting and retried records are left to the next owner.
+        It is released once it is idle. Waiting and retried records are left to the next owner. Without a producer and
+        with nothing to commit, it ends without an entry (`runtime/idle_producers.py`).
         """
         self._leaving = True
         self._backlog.clear()
-        self.enter(EntryKind.RELEASE, {})
+        self._enter_release()
 
     def look(self, at_end: Collection[str]) -> None:
         """The broker has answered: the records of the inputs `at_end` are processed, those of the others are not."""
@@ -280,7 +293,7 @@ class Task:
         Returns whether anything changed. Raises the error that ended the commit in progress.
         """
         seal = seal or self._leaving  # so that nothing is open when the release entry is committed
-        moved = False
+        moved = self._closed_producer()
         if self._under_way is not None and self._under_way.done():
             self._retire(self._outcome(self._under_way))
             moved = True
@@ -292,10 +305,11 @@ class Task:
                 break
             self._process(*waiting)
             moved = True
-        if self._under_way is None and self._open and (seal or self._is_due()):
+        free = self._under_way is None and self._closing is None
+        if free and self._open and (seal or self._is_due()):
             self._begin(self._seal())
             moved = True
-        elif self._under_way is None and self._entries:
+        elif free and self._entries:
             # At the positions of the last commit, because those of the open overlay are not committed yet.
             entry, self._entered = self._entries.popleft()
             at = self.applied.positions
@@ -313,8 +327,22 @@ class Task:
         self._began_s = self._environment.clock.monotonic_s()
         self._under_way = self._environment.executor.submit(commit)
 
+    def _enter_release(self) -> None:
+        if self._open or self._entries or not self.producer_closed:
+            self.enter(EntryKind.RELEASE, {})
+
+    def _closed_producer(self) -> bool:
+        """Whether the producer of an idle task has been closed since the last call."""
+        if self._closing is None or not self._closing.done():
+            return False
+        closing, self._closing = self._closing, None
+        closing.result()
+        return True
+
     def wait(self) -> None:
         """Wait for the commit in progress and retire it. Raises the error that ended it."""
+        if self._closing is not None:
+            self._closing.result()
         if self._under_way is not None:
             self._retire(self._outcome(self._under_way))
 
@@ -331,7 +359,7 @@ class Task:
         self._caches.forget(table for each in self._partitions for table in each.cached)
         if self._meter is not None:
             self._meter.waits(self.id, waiting=False)
-        pending = self._under_way
+        pending: Pending[Any] | None = self._under_way if self._closing is None else self._closing
         if pending is None or pending.done():
             self._publisher.close()
             return None

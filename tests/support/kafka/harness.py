@@ -132,6 +132,14 @@ class Workbench:
         wait_until(stopped, self.log.read_text)
         return worker
 
+    def stopped_while_resting(self) -> subprocess.Popen[bytes]:
+        """Let a worker catch up. Then it is stopped, after the producers of all its tasks were closed."""
+        worker = self._killed_at("BEFORE_BEGIN", 1, str(self._trigger))
+        self.catch_up(worker)
+        wait_until(lambda: self.log.read_text().count("idle_producers_closed") > 1, self.log.read_text)
+        worker.send_signal(signal.SIGSTOP)
+        return worker
+
     def killed_among_retries(self, point: str) -> None:
         """Let a worker that does not process all inputs kill itself at a point, and check what it leaves."""
         self._trigger.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ A point is the name of a `Step`, at which the process sends itself SIGKILL, or i
 
 The count starts when the file TRIGGER exists; with the TRIGGER -, at the start. KILL_APP, MODULE:APP, runs instead of
 the sums app, as the worker KILL_WORKER. With KILL_WITH=SIGSTOP, the process stops itself there and can be continued.
+With KILL_RESTING, the producers of its tasks are closed a moment after each commit.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pipeline.config import load_settings
 from pipeline.core.names import TaskId
 from pipeline.ports import Step
 from pipeline.processes.wiring import build_worker, run_worker
+from pipeline.runtime import idle_producers
 from pipeline.runtime.restore import restore
 
 __all__ = ["DURING_APPLY", "KillAt", "signal_of"]
@@ -106,12 +108,16 @@ def _limit_files(log: Path) -> None:
 def main() -> None:
     """Run until the kill at the point, or SIGTERM."""
     point, nth, trigger, servers, state_dir = sys.argv[1:]
+    resting = "KILL_RESTING" in os.environ
+    if resting:
+        idle_producers.IDLE_S, idle_producers.KEPT = 0.0, 0
     settings = load_settings(
         {
             "bootstrap_servers": servers,
             "state_dir": state_dir,
             "worker_id": os.environ.get("KILL_WORKER", "killed"),
             "commit_interval_ms": 20,
+            "check_interval_s": 0.1 if resting else 5.0,
         }
     )
     stop = threading.Event()

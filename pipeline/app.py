@@ -175,11 +175,11 @@ class App:
         return self._declared.group(name, tasks)
 
     def resource(self, factory: Callable[[], R]) -> Resource[R]:
-        """Declare an object that handlers share, such as an HTTP client: each worker makes one.
+        """Declare an object that handlers share, such as an HTTP client: each worker creates one.
 
         Args:
-            factory: Makes the object, when a handler first asks for it. If the object has a method `aclose` or
-                `close`, the worker calls it when it stops, and awaits what it returns.
+            factory: Creates the object when a handler first uses the resource. If the object has a method `aclose` or
+                `close`, the worker calls it when it stops, and awaits the result.
 
         Returns:
             The resource, for `ctx.resource`.
@@ -390,13 +390,13 @@ class App:
     ) -> AsyncHandlerDecorator[K, V]:
         """Register an async function of the main group for each record of a topic. See `Group.async_handler`.
 
-        The handlers of a group are all async, or none is. So an app with other handlers declares its async handlers
-        on another group.
+        The handlers of a group are all async, or none of them is. So an app with other handlers declares its async
+        handlers on another group.
 
         Args:
             topic: A topic of this app, without `dedup`.
-            concurrency: The most calls of the group that run at once in a worker.
-            timeout_s: Seconds after which a call is cancelled and counts as failed.
+            concurrency: How many calls of the group run at once in a worker, at most.
+            timeout_s: Seconds from the start of a call after which it is cancelled and has failed.
             on_error: As for `handler`.
             retries: As for `handler`.
             retry_delay_s: As for `handler`.
@@ -469,17 +469,17 @@ class App:
         run_app(self._declared, settings if settings is not None else load_settings())
 
     def running(self, settings: Settings | None = None) -> AbstractAsyncContextManager[RunningWorker]:
-        """Run a worker inside of an asyncio program, for the time of an `async with` block.
+        """Run a worker inside an asyncio program, for the duration of an `async with` block.
 
         The block begins when the worker has joined the other workers. At its end, the worker commits its open work and
-        releases its tasks, as after SIGTERM. It runs on a thread of its own, and leaves signals to the program.
+        releases its tasks, as after SIGTERM. It runs on a thread of its own, and does not handle signals.
 
         Args:
             settings: Default: from `PIPELINE_*` variables and `pipeline.toml`, as `load_settings` reads them.
 
         Returns:
-            A context manager with a `RunningWorker`. If the worker ends by an error, the block continues, `error` has
-            it, and the end of the block raises it.
+            A context manager that gives a `RunningWorker`. If the worker ends with an error, the block continues,
+            `error` is set, and the end of the block raises it.
 
         Raises:
             ConfigError: A setting, a declaration or a topic is wrong. Raised where the block begins.

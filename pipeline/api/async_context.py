@@ -129,7 +129,7 @@ class AsyncContext(OutputContext):
         if event is not self._event:
             raise ConfigError(
                 f"ctx.row takes the event of its call, not {event!r}",
-                hint="an async handler reaches the rows of its own key only: pass the event that it was given",
+                hint="an async handler can use only the rows of its own key: pass the event that it was given",
             )
         try:
             found = self._tables[table]  # type: ignore[index]  # any other object is a KeyError
@@ -171,8 +171,8 @@ class AsyncContext(OutputContext):
 def ended() -> NoReturn:
     """Raise the error for what a call does after its end."""
     raise HandlerError(
-        "an async handler used its context after its call had ended: that would belong to no record",
-        hint="await all that writes or sends before the handler returns; a task that it leaves behind cannot",
+        "an async handler used its context after its call had ended, so the write or output belongs to no record",
+        hint="in the handler, await every asyncio task that writes or sends",
     )
 
 

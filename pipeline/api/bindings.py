@@ -136,7 +136,7 @@ def check_function(group: str, binding: Binding, given: type = Event) -> None:
     if binding.is_async:
         if not _is_async(function):
             raise ConfigError(
-                f"group {group}: {described(function)} is not async; async_handler takes an async function",
+                f"group {group}: {described(function)} is not async; async_handler needs an async function",
                 hint="write it as async def handle(event, ctx), or register it with handler(topic)",
             )
     elif any(kind(function) for kind in _BODY_DOES_NOT_RUN):

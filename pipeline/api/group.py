@@ -405,19 +405,18 @@ class Group:
         retries: int = 0,
         retry_delay_s: float = RETRY_DELAY_S,
     ) -> AsyncHandlerDecorator[K, V]:
-        """Register an async function for each record of a topic: several calls wait for services at the same time.
+        """Register an async function that is called for each record of a topic; many calls are in flight at once.
 
         Calls for records of one key run one after the other, in order; those of other keys, and of records without a
         key, run at the same time. Writes and outputs are committed exactly once, in the order of the records. After a
         crash, up to 1,024 calls of each task are repeated with the same effect keys. The handlers of a group are all
-        async, or none is. A topic has one async handler in a group, and drops no duplicates (`dedup`).
+        async, or none of them is. A topic has at most one async handler in a group.
 
         Args:
             topic: A topic of this app, without `dedup`.
-            concurrency: The most calls of the group that run at once in a worker. All handlers of a group have the
-                same.
-            timeout_s: Seconds after which a call is cancelled and counts as failed, at most 3600. It starts when the
-                call starts.
+            concurrency: How many calls of the group run at once in a worker, at most. All handlers of a group have the
+                same value.
+            timeout_s: Seconds from the start of a call after which it is cancelled and has failed, at most 3600.
             on_error: As for `handler`. Retries and time-outs come first.
             retries: As for `handler`. The calls of other keys continue meanwhile, but nothing behind the record in its
                 partition is committed.
@@ -455,9 +454,10 @@ class Group:
         check_calls(self.name, concurrency, timeout_s)
         if declared.dedup is not None:
             raise ConfigError(
-                f"group {self.name}: topic {topic.name} drops duplicates by their ids, and a group of async handlers "
-                "remembers no ids",
-                hint="let a plain handler of another group send the other events to another topic, and read that one",
+                f"group {self.name}: topic {topic.name} drops duplicates (dedup=), which a group of async handlers "
+                "cannot do",
+                hint="let a plain handler of another group send the events to a second topic without dedup=, and read "
+                "that one",
             )
         return register
 
@@ -568,13 +568,13 @@ class Group:
             has, other = ("async", "a plain") if first.is_async else ("plain", "an async")
             raise ConfigError(
                 f"group {self.name} has {has} handlers and cannot have {other} one: the handlers of a group are all "
-                "async, or none is",
+                "async, or none of them is",
                 hint='declare a group of its own for async handlers: app.group("scoring").async_handler(topic)',
             )
         if first.concurrency != binding.concurrency:
             raise ConfigError(
-                f"group {self.name}: an async handler has concurrency={first.concurrency} and another one "
-                f"{binding.concurrency}: the handlers of a group share their calls",
+                f"group {self.name}: one async handler has concurrency={first.concurrency} and another one "
+                f"{binding.concurrency}, but the handlers of a group share one limit",
                 hint="give all of them the same number, or declare a group for each",
             )
         if any(other.topic is binding.topic for other in self._bindings):
@@ -624,7 +624,7 @@ class DeclaredGroup(Group):
 
     @property
     def is_async(self) -> bool:
-        """Whether its handlers are async: either all are, or none is."""
+        """Whether its handlers are async: either all are, or none of them is."""
         return bool(self._bindings) and self._bindings[0].is_async
 
     @property

@@ -23,7 +23,7 @@ def partition_of_row(group: DeclaredGroup, table: DeclaredTable[Any, Any], key: 
             if encoded is not None:
                 return partition_of(encoded, partitions)
     raise InputError(
-        f"the keys of table {table.group}.{table.name} are not those of an input of its group, so the partition of a "
-        "row is not known",
-        hint="name the partition of the record whose handler wrote the row: partition=",
+        f"no input of group {table.group} has keys of the type of table {table.name}, so the partition of a row is not "
+        "known",
+        hint="pass partition=, the partition of the record whose handler wrote the row",
     )

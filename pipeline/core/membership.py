@@ -1,11 +1,11 @@
-"""Which worker runs which task: members, what they know of each other, and the next action of each worker. Pure.
+"""Which worker runs which task: members, what they know about each other, and the next action of each worker. Pure.
 
 A fence in Kafka decides ownership; this module does not. If two workers disagree for a moment, the only cost is a
 restore. They reach agreement by:
 
     members   the dynamic members of the Kafka group `<app>.workers`; the client id identifies a member
     owners    the last worker that acquired a task, with the seq of its acquire (or release) entry; the highest counts
-    claims    a worker that prepares for a task that another worker runs, or that no worker runs
+    claims    a worker that prepares to take a task that another worker runs, or that no worker runs
 
 Owners and claims are notes in the compacted topic `pipeline.workers.<app>` (`core/notes.py`).
 """
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 _PREFIX = "pipeline/1/"
-_OF, _AND = "=", ","  # in parameters; the names of groups have neither
+_OF, _AND = "=", ","  # in parameters; names of groups contain neither
 _PARAMETERS = re.compile(r"[0-9.]+(,[A-Za-z0-9_-]+=[1-9][0-9]{0,4})+")
 _WORKER_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -52,7 +52,7 @@ def process_name(started_ms: int, token: bytes) -> str:
 
 
 class Member(NamedTuple):
-    """A process that is a member. `parameters`: its groups, with the inputs of their rings (`ring_parameters`)."""
+    """A process that is a member. `parameters`: the version of its ring, and its groups (`ring_parameters`)."""
 
     worker: str
     process: str
@@ -72,7 +72,7 @@ class Member(NamedTuple):
         return {group: int(count) for group, count in pairs}
 
     def ring_of(self, group: str) -> str | None:
-        """What determines its ring for a group, besides members and owners; None if it does not run the group.
+        """What determines this member's ring of a group, besides members and owners; None if it does not run the group.
 
         A process of an earlier release runs all groups.
         """
@@ -86,7 +86,7 @@ def check_worker_id(worker: str) -> str:
     """Return a worker id that can be part of a client id. Raises ConfigError."""
     if not _WORKER_ID.fullmatch(worker):
         raise ConfigError(
-            f"worker id {worker!r} cannot be used: 1 to 128 letters, digits, '.', '-' or '_'",
+            f"worker id {worker!r} cannot be used: it must have 1 to 128 letters, digits, '.', '-' or '_'",
             hint="choose another: --worker-id",
         )
     return worker
@@ -111,9 +111,9 @@ def decode_member(client_id: str) -> Member | None:
 
 
 def ring_parameters(tasks: Iterable[TaskId]) -> str:
-    """The groups of these tasks with the numbers of their tasks, after the version of the ring.
+    """The version of the ring, then the groups of these tasks, each with the number of its tasks.
 
-    All members see it. So a member that runs only some groups can compute the assignment of all.
+    All members see these parameters. So a member that runs only some groups can compute the assignment of all groups.
     """
     counts = Counter(task.group for task in tasks)
     version = f"{RING_VERSION}.{VIRTUAL_NODES}"
@@ -132,7 +132,7 @@ class Roster:
     def workers(self) -> dict[str, Member]:
         """The current process of each worker, by worker id: the newest one.
 
-        Older ones were killed, and Kafka has not removed them yet. So a restarted worker takes its place at once.
+        Older processes were killed, and Kafka has not removed them yet. So a restarted worker replaces them at once.
         """
         return self._workers
 
@@ -149,8 +149,8 @@ class Roster:
     def ring_members(self, group: str) -> dict[str, Member]:
         """The workers that share the tasks of a group: all that run it and compute the same ring as the oldest of them.
 
-        Workers of another version of the app or of this package wait until the last of them has left. So two workers
-        never compute different assignments.
+        Workers that run the group and compute another ring, because their version of the app or of this package
+        differs, wait until the last of these has left. So two workers never compute different assignments.
         """
         able = {
             worker: member for worker, member in self.workers().items() if member.ring_of(group) is not None
@@ -161,7 +161,10 @@ class Roster:
         return {worker: member for worker, member in able.items() if member.ring_of(group) == ring}
 
     def others_before(self, me: Member, group: str) -> list[str]:
-        """The workers of another version that must leave before `me` gets tasks of a group; empty if it shares them."""
+        """The workers that must leave before `me` gets tasks of a group, because they compute another ring.
+
+        Empty if `me` shares the tasks.
+        """
         members = self.ring_members(group)
         return [] if me.worker in members else list(members)
 
@@ -174,10 +177,10 @@ class Roster:
         return member is not None and member.process == owner.process
 
     def assignment(self, tasks: Collection[TaskId]) -> dict[TaskId, str]:
-        """The worker of each of these tasks, according to the ring. Those of a group without members are left out.
+        """The worker of each of these tasks, according to the ring. Tasks of a group without members are left out.
 
-        The rings of all groups of all members are computed, in one order, because rounding in one group has an
-        influence on the next (`core/ring.py`).
+        The rings of all groups of all members are computed, in the order of their names, because rounding in one group
+        affects the next groups (`core/ring.py`).
         """
         wanted: dict[str, dict[str, TaskId]] = defaultdict(dict)
         for task in tasks:
@@ -203,7 +206,7 @@ class Roster:
         return result
 
     def _holders(self, tasks: Mapping[str, TaskId], workers: Collection[str]) -> dict[str, str]:
-        """The present worker of each task by name, if it is one of `workers`."""
+        """The current worker of each task, by the task's name, if it is one of `workers`."""
         holders = {}
         for name, task in tasks.items():
             owner, claim = self.owners.get(task), self.claims.get(task)

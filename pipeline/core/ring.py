@@ -1,10 +1,10 @@
-"""The ring: which worker runs which task. Pure: equal inputs give equal assignments in every process.
+"""The ring of a group: which worker runs which task. Pure: equal inputs give equal assignments in every process.
 
 Consistent hashing with virtual nodes (Karger et al., 1997) and bounded loads (Mirrokni, Thorup and
 Zadimoghaddam, 2016), with the tightest possible bound: a worker's load is its share rounded down or up, so
-max - min <= 1 between workers of equal weight. With so tight a bound, an assignment by the members alone would move far
-more tasks than necessary when a worker joins or leaves, because a task whose worker is full displaces others. So the
-current owners are also an input:
+max - min <= 1 between workers of equal weight. With such a tight bound, an assignment by the members alone would move
+far more tasks than necessary when a worker joins or leaves, because a task whose worker is full displaces others. So
+the current owners are also an input:
 
     1 a worker keeps the tasks that it owns, up to its share
     2 it gives up the tasks beyond its share for which it comes last on the ring
@@ -12,9 +12,9 @@ current owners are also an input:
 
 This moves the minimum number of tasks. Without owners, it is consistent hashing with bounded loads.
 
-Each group of tasks has a ring of its own, because not every worker runs every group. What the rounding of
-one group's shares took from a worker, it gets from the next groups: so the loads of all groups together are balanced,
-too, even if each group has a single task.
+Each group has its own ring, because not every worker runs every group. A worker whose share was rounded down in one
+group has priority in the next groups. So the total loads over all groups are also balanced, even if each group has a
+single task.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _point(kind: str, name: str, number: int = 0) -> int:
 
 @lru_cache(maxsize=4096)
 def _points_of(worker: str, weight: int) -> tuple[int, ...]:
-    """The points of a worker. Kept, because nearly all workers are the same when one joins or leaves."""
+    """The points of a worker. Cached, because nearly all workers are the same when one joins or leaves."""
     return tuple(_point("worker", worker, number) for number in range(VIRTUAL_NODES * weight))
 
 
@@ -51,7 +51,7 @@ class Ring:
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         if any(weight < 1 for weight in weights.values()):
-            raise InvariantError("the weight of a worker is 1 or more")
+            raise InvariantError("the weight of a worker must be 1 or more")
         self.weights = dict(sorted(weights.items()))
         places = sorted(
             (point, worker) for worker, weight in self.weights.items() for point in _points_of(worker, weight)
@@ -72,12 +72,12 @@ class Ring:
 
 @lru_cache(maxsize=2)
 def _ring_of(weights: tuple[tuple[str, int], ...]) -> Ring:
-    """The ring of these workers. Kept, because owners change much more often than workers."""
+    """The ring of these workers. Cached, because owners change much more often than workers."""
     return Ring(dict(weights))
 
 
 def exact_shares(count: int, weights: Mapping[str, int]) -> dict[str, Fraction]:
-    """The share of each worker in `count` tasks, by weight."""
+    """The share of `count` tasks for each worker, by weight, before rounding."""
     total = sum(weights.values())
     return {worker: Fraction(count * weight, total) for worker, weight in weights.items()}
 
@@ -90,9 +90,9 @@ def shares(
 ) -> dict[str, int]:
     """The number of tasks of each worker, for `count` tasks: its exact share, rounded down or up.
 
-    The shares with the largest fractions are rounded up. `owed`: what the shares of other groups lack, which is added
-    to the fraction. Among equal ones, workers that own more than the rounded-down share come first, so that rounding
-    alone moves no task; then the order on the ring decides.
+    The shares with the largest fractions are rounded up. `owed`: for each worker, its exact shares minus its tasks in
+    the groups so far, which is added to the fraction. Among equal fractions, workers that own more than the
+    rounded-down share come first, so that rounding alone moves no task; then the order on the ring decides.
     """
     exact = exact_shares(count, weights)
     due = owed or {}
@@ -119,8 +119,8 @@ def assign(
 ) -> dict[str, str]:
     """The worker of each task of a group.
 
-    `weights`: by member. `owners`: the current worker by task, also those that have left. `owed`: see `shares`.
-    Raises InvariantError if there are no members.
+    `weights`: by worker. `owners`: the current owner by task; it may have left. `owed`: see `shares`.
+    Raises InvariantError if there are no workers.
     """
     if not weights:
         raise InvariantError("tasks cannot be assigned without workers")
@@ -150,5 +150,5 @@ def _rank(ring: Ring, task: str, worker: str) -> int:
 
 
 def moves(before: Mapping[str, str], after: Mapping[str, str]) -> int:
-    """The number of tasks whose worker differs."""
+    """The number of tasks that have another worker in `after`."""
     return sum(after[task] != worker for task, worker in before.items())

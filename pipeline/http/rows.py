@@ -1,11 +1,12 @@
-"""`/api/rows/GROUP/TABLE?key=KEY`: the committed row of a key, from the worker that has its task: `RowDocuments`.
+"""`/api/rows/GROUP/TABLE?key=KEY`: the committed row of a key, from the worker that owns its task: `RowDocuments`.
 
 | status | meaning |
 | --- | --- |
 | 200 | the row, or `found: false` |
-| 400, 404 | the request names no key, or a group or table that this worker does not run |
-| 421 | another worker has the task: `worker`, `address` |
-| 503 | no worker is known to have the task, or this one has not started |
+| 400 | the key or the partition is missing or wrong |
+| 404 | this worker does not run the group, or the group does not have the table |
+| 421 | another worker owns the task: `worker`, `address` |
+| 503 | no worker is known to own the task, or this worker is starting |
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ from pipeline.runtime.row_queries import Elsewhere, FoundRow, RowQueries
 __all__ = ["ROWS", "RowDocuments"]
 
 ROWS = "/api/rows/"
+_HELP = "see docs/how-to/queries.md"
 
 
 class RowDocuments:
     """Answers requests for rows.
 
     Args:
-        app: The app; None if only its name is known, and then it has no tables.
+        app: The app; None if only its name is known. Then no table is found.
         worker: The id of this worker.
     """
 
@@ -57,9 +59,10 @@ class RowDocuments:
                 return failed(HTTPStatus.SERVICE_UNAVAILABLE, "the worker is starting", "try again")
             partition, key = _place(group, table, request, partitions)
         except LookupError as error:
-            return failed(HTTPStatus.NOT_FOUND, str(error.args[0]), f"GET {ROWS}GROUP/TABLE?key=KEY")
+            hint = f"request {ROWS}GROUP/TABLE?key=KEY from a worker that runs the group"
+            return failed(HTTPStatus.NOT_FOUND, str(error.args[0]), hint)
         except (InputError, ValueError) as error:
-            return failed(HTTPStatus.BAD_REQUEST, str(error), "see docs/how-to/queries.md")
+            return _bad_request(error)
         found = queries.find(group.name, table.name, partition, key)
         if isinstance(found, FoundRow):
             return json_answer(self._document(table, partition, found))
@@ -71,7 +74,8 @@ class RowDocuments:
         group_name, _, table_name = path.partition("/")
         group = groups.get(group_name)
         if group is None:
-            raise LookupError(f"this worker runs no group {group_name!r}{did_you_mean(group_name, groups)}")
+            similar = did_you_mean(group_name, groups)
+            raise LookupError(f"this worker does not run a group {group_name!r}{similar}")
         tables = {name: table for name, table in group.tables.items() if name not in group.windows}
         table = tables.get(table_name)
         if table is None:
@@ -94,6 +98,12 @@ class RowDocuments:
         }
 
 
+def _bad_request(error: InputError | ValueError) -> Answer:
+    if isinstance(error, InputError):
+        return failed(HTTPStatus.BAD_REQUEST, error.message, error.hint or _HELP)
+    return failed(HTTPStatus.BAD_REQUEST, str(error), _HELP)
+
+
 def _place(
     group: DeclaredGroup, table: DeclaredTable[Any, Any], request: Request, partitions: int
 ) -> tuple[int, bytes]:
@@ -114,10 +124,12 @@ def _place(
         return partition_of_row(group, table, key, partitions), encoded
     text = query["partition"]
     if not (text.isascii() and text.isdecimal()):
-        raise InputError(f"partition is {text!r}; it must be a number")
+        raise InputError(f"partition is {text!r}; it must be a whole number, 0 or more")
     partition = int(text)
     if not 0 <= partition < partitions:
-        raise InputError(f"there is no partition {partition}: the inputs have {partitions}")
+        raise InputError(
+            f"there is no partition {partition}: the inputs have {partitions} partitions, from 0"
+        )
     return partition, encoded
 
 
@@ -125,12 +137,14 @@ def _elsewhere(found: Elsewhere | None) -> Answer:
     if found is None or not found.worker:
         return failed(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "no worker is known to have the task",
-            "try again; pipeline status APP",
+            "no worker is known to own the task",
+            "try again, or run pipeline status APP",
         )
     document = {
-        "error": f"task {found.task.group}/{found.task.number} is not live here; worker {found.worker} has it",
-        "hint": f"ask {found.address}" if found.address else "that worker has no HTTP port: --http-port",
+        "error": f"worker {found.worker} owns task {found.task.group}/{found.task.number}, which is not live here",
+        "hint": f"send the request to {found.address}"
+        if found.address
+        else "that worker has no HTTP port: start it with --http-port",
         "worker": found.worker,
         "address": found.address,
     }
@@ -138,7 +152,7 @@ def _elsewhere(found: Elsewhere | None) -> Answer:
 
 
 def _readable(table: DeclaredTable[Any, Any], data: bytes) -> Any:
-    """The value as JSON can say it; None if it cannot."""
+    """The value as JSON; None if JSON cannot express it."""
     value = table.value.decode(data)
     try:
         return msgspec.Raw(msgspec.json.encode(value))

@@ -1,7 +1,7 @@
-"""A worker inside of another asyncio program, such as a web service: `running`.
+"""A worker inside another asyncio program, such as a web service: `running`.
 
-The worker has a thread of its own, as the main thread of `pipeline worker` is. It shares the interpreter with the
-program: a handler that computes delays the program's coroutines, and the other way round.
+The worker runs on a thread of its own, where `pipeline worker` uses the main thread. It shares the interpreter with the
+program: a handler that uses the CPU delays the program's coroutines, and the other way round.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ class RunningWorker:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs. False after an error, and when it was stopped."""
+        """Whether the worker runs. False after it has ended, with an error or by a stop."""
         return not self._ended
 
     @property
     def error(self) -> BaseException | None:
-        """Why it has ended, usually a `PipelineError`; None while it runs, and after a clean stop."""
+        """The error that ended the worker, usually a `PipelineError`; None while it runs, and after an orderly stop."""
         return self._error
 
 
 class _Running(RunningWorker):
-    """A running worker, with what this module sets."""
+    """The same, with the method by which this module records the end."""
 
     def end(self, error: BaseException | None) -> None:
-        """Its thread has ended."""
+        """Record that the worker has ended."""
         self._error, self._ended = error, True
 
 
 @asynccontextmanager
 async def running(app: DeclaredApp, settings: Settings) -> AsyncIterator[RunningWorker]:
-    """Run a worker for the time of the block: `App.running`."""
+    """Run a worker for the duration of the block: see `App.running`."""
     app = app.only(settings.worker.groups)
     settings = replace(settings, worker=with_worker_id(settings.worker))
     loop, stop, started = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
@@ -85,7 +85,7 @@ async def running(app: DeclaredApp, settings: Settings) -> AsyncIterator[Running
             yield worker
     finally:
         stop.set()
-        # Not cancelled: a worker that is left alone would hold its tasks until Kafka misses it.
+        # Shielded from cancellation: otherwise the thread could outlive the block, and keep its tasks.
         await asyncio.shield(asyncio.to_thread(thread.join))
     if worker.error is not None:
         raise worker.error

@@ -1,11 +1,12 @@
-"""`Reader`: asks the workers of an app for committed rows of its tables, from any program.
+"""`Reader`: reads committed rows of an app's tables from its workers, for any program.
 
-    1 partition   of the key, as Kafka's clients compute it; the task that has it
-    2 owner       of the task, and the address of its HTTP port, from the workers' topic
-    3 request     the row from the owner
+    1 partition   compute it from the key, as Kafka's clients do; it determines the task
+    2 owner       find the worker that owns the task, and the address of its HTTP port, in the workers' topic
+    3 request     request the row from the owner
 
-What the workers' topic says is kept, and read again after a failure: a worker that does not answer, or no longer has
-the task (421). So a request after a take-over costs a read of the topic, and no result depends on what is kept.
+The owners and addresses are cached. They are read again after a failure: a worker does not answer, no longer owns
+the task (421), or does not run the group (404). So the first request after a take-over also reads the topic. No result
+depends on the cache.
 """
 
 from __future__ import annotations
@@ -44,17 +45,20 @@ V = TypeVar("V")
 
 _AGAIN_S = 0.01  # between two requests for a row that is not new enough
 _REFRESH_S = 0.1  # between two reads of the workers' topic
-_KEPT = 8  # idle connections to a worker
+_KEPT = 8  # idle connections to each worker
+# 404: a later worker at the address does not run the group.
+_ELSEWHERE = {HTTPStatus.MISDIRECTED_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.NOT_FOUND}
 
 
 class Answer(NamedTuple, Generic[V]):
     """The row of a key.
 
     Attributes:
-        value: The value; None if the key has none.
-        seq: The value contains this entry of the task's journal, and maybe later ones.
-        age_s: How long ago the worker last knew that it has the task, in seconds. Only a worker that is cut off from
-            Kafka, or was stopped, can give an older answer than another worker. An idle task commits once a minute.
+        value: The value; None if the key has no row.
+        seq: The value contains the effects of all entries of the task's journal up to this one, and maybe of later
+            ones.
+        age_s: Seconds since the worker last knew that it owned the task: since its last commit began. Another worker
+            can have changed the row only after that. A task without new records does not commit, so its age grows.
 
     Example:
         ```python
@@ -79,7 +83,7 @@ class _Row(msgspec.Struct):
 
 
 class _Owners(NamedTuple):
-    """What the workers' topic says: the address of the owner of each task, or the worker if it has no HTTP port."""
+    """The address of the owner of each task, or the owner's worker id if it has no HTTP port."""
 
     address: Mapping[TaskId, str]
     without_port: Mapping[TaskId, str]
@@ -91,11 +95,13 @@ _decode_row = msgspec.json.Decoder(_Row).decode
 class Reader:
     """Reads rows of an app's tables through the HTTP ports of its workers. Any thread may use it.
 
-    The workers need an HTTP port that this program can reach, and the same token. A value is always committed.
+    Each worker needs an HTTP port that this program can reach, and the same token as this program. Values are always
+    committed.
 
     Args:
         app: The app with the tables.
-        settings: How to reach Kafka, and `http.token`. Default: those of the environment, as for `app.run`.
+        settings: The address of Kafka, and `http.token`. Default: from `PIPELINE_*` variables and `pipeline.toml`, as
+            `load_settings` reads them.
 
     Example:
         ```python
@@ -126,26 +132,27 @@ class Reader:
         max_age_s: float | None = None,
         timeout_s: float = 5.0,
     ) -> Answer[V]:
-        """The committed value of a key.
+        """Read the committed value of a key.
 
         Args:
             table: What `app.table(...)` or `group.table(...)` returned.
-            key: Of the table's key type.
-            after: A delivery of a `Producer` to an input of the table's group. The answer contains the effect of this
-                record. It does not wait for what later stages make of it.
-            partition: That of the record whose handler wrote the row, if the keys of the table are not those of an
-                input.
-            max_age_s: Ask again while `age_s` is higher.
-            timeout_s: How long to try.
+            key: A key of the table's key type.
+            after: What `Producer.send` returned for a record of an input of the table's group. The answer contains the
+                effect of this record.
+            partition: The partition of the record whose handler wrote the row. It is needed if no input of the group
+                has keys of the table's type.
+            max_age_s: Repeat the request while `age_s` is higher. Only for tasks that always have new records.
+            timeout_s: How long to try, in seconds.
 
         Returns:
-            The answer. Its value is None if the key has none.
+            The answer. Its value is None if the key has no row.
 
         Raises:
             TypeError: The key has a wrong type.
-            ConfigError: `table` or `after` does not belong to the app, or its group.
-            InputError: The partition is needed.
-            QueryError: No worker gave an answer that is new enough in time, or one refused the request.
+            ConfigError: The table is not one of the app, the topic of `after` is not an input of the table's group, the
+                group was never started, or the reader is closed.
+            InputError: `partition` is needed.
+            QueryError: No worker gave an answer that is new enough in time, or a worker refused the request.
             UnreachableError: Kafka does not answer.
 
         Example:
@@ -173,19 +180,19 @@ class Reader:
                     value = definition.value.decode(b64decode(row.value_base64 or "")) if row.found else None
                     return Answer(value, row.seq, row.age_s)
                 why = (
-                    f"the record {place} is not processed yet"
-                    if not passed
+                    f"the record of after=, {place[0]} offset {place[1]}, is not processed yet"
+                    if place is not None and not passed
                     else f"the answer is {row.age_s} s old"
                 )
             if time.monotonic() + _AGAIN_S >= until_s:
                 raise QueryError(
                     f"table {definition.group}.{definition.name}: no answer for task {task} in {timeout_s:g} s: {why}",
-                    hint=f"look at pipeline status {self._app.name}; timeout_s= waits longer",
+                    hint=f"run pipeline status {self._app.name}, or raise timeout_s",
                 )
             time.sleep(_AGAIN_S if row is not None else _REFRESH_S)
 
     def close(self) -> None:
-        """Close the connections. A closed reader refuses `get`."""
+        """Close the connections. After that, `get` raises ConfigError."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, {}
@@ -200,18 +207,19 @@ class Reader:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close the reader."""
         self.close()
 
     def _declared(self, table: Table[Any, Any]) -> DeclaredTable[Any, Any]:
         if self._closed:
-            raise ConfigError("the reader is closed", hint="open another one: Reader(app)")
+            raise ConfigError("the reader is closed", hint="create another one: Reader(app)")
         for group in self._app.groups:
             for definition in group.tables.values():
                 if definition is table and not isinstance(definition, DeclaredWindow):
                     return definition
         raise ConfigError(
-            f"{table!r} is not a table of app {self._app.name}", hint="use what app.table(...) returned"
+            f"{table!r} is not a table of app {self._app.name}",
+            hint="pass what app.table(...) or group.table(...) returned",
         )
 
     def _group(self, name: str) -> Any:
@@ -226,8 +234,8 @@ class Reader:
         inputs = [topic.name for topic in self._group(table.group).inputs]
         if after.topic not in inputs:
             raise ConfigError(
-                f"topic {after.topic} is not an input of group {table.group}, whose table {table.name} is",
-                hint=f"its inputs: {', '.join(inputs)}. Records of later stages have no delivery",
+                f"topic {after.topic} is not an input of group {table.group}, to which table {table.name} belongs",
+                hint=f"its inputs: {', '.join(inputs)}. For a table of a later group, call get without after=",
             )
         done = after if isinstance(after, Delivered) else after.result(max(0.0, until_s - time.monotonic()))
         return f"{done.topic}/{done.partition}", done.offset
@@ -255,7 +263,11 @@ class Reader:
         if address is None:
             self._forget(owners)
             worker = owners.without_port.get(task)
-            return None, f"worker {worker} has no HTTP port" if worker else "no worker is known to have it"
+            return None, (
+                f"worker {worker}, which owns it, has no HTTP port"
+                if worker
+                else "no worker is known to own it"
+            )
         try:
             status, body = self._request(address, path, until_s)
         except (OSError, http.client.HTTPException) as error:
@@ -264,7 +276,7 @@ class Reader:
         if status == HTTPStatus.OK:
             return _decode_row(body), ""
         document = _problem(body)
-        if status not in {HTTPStatus.MISDIRECTED_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE}:
+        if status not in _ELSEWHERE:
             raise QueryError(
                 f"worker at {address} refuses the request: {document.get('error', status)}",
                 hint=str(document.get("hint") or "") or None,
@@ -273,7 +285,7 @@ class Reader:
         return None, f"{address}: {document.get('error', status)}"
 
     def _request(self, address: str, path: str, until_s: float) -> tuple[int, bytes]:
-        """One request on an idle connection, which may have been closed meanwhile, or on a new one."""
+        """Send one request, on an idle connection or on a new one. The worker may have closed an idle connection."""
         token = self._settings.http.token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         while True:
@@ -357,7 +369,7 @@ def _encoded(table: DeclaredTable[K, Any], key: K) -> bytes:
 
 
 def _problem(body: bytes) -> dict[str, Any]:
-    """What a worker says about a refusal."""
+    """The JSON object of an error answer; empty if the body is not one."""
     try:
         found = msgspec.json.decode(body)
     except msgspec.DecodeError:

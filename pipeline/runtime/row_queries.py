@@ -1,7 +1,7 @@
 """Reads committed rows of live tasks, for the HTTP port: `RowQueries`. Any thread may call it.
 
-The position is read before the row. So a row is at least as new as the position that is told with it, and both are
-committed: a task writes to its state only what Kafka has committed.
+The position is read before the row, so a row is at least as new as the position that is returned with it. Both are
+committed: a task writes to its local state only what is committed in Kafka.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["Elsewhere", "FoundRow", "RowQueries"]
 
 
 class FoundRow(NamedTuple):
-    """A row; `data` is None if there is none.
+    """The answer for a key; `data` is None if the key has no row.
 
-    `seq`: the row contains this entry of the task's journal, and maybe later ones. `positions`: the next offset of each
-    input at that entry. `age_s`: since the worker last knew that it has the task.
+    `seq`: the row contains the effects of all entries of the task's journal up to this one, and maybe of later ones.
+    `positions`: the next offset of each input at that entry. `age_s`: since the worker last knew that it owned it.
     """
 
     task: TaskId
@@ -35,7 +35,7 @@ class FoundRow(NamedTuple):
 
 
 class Elsewhere(NamedTuple):
-    """The task is not live here. `worker`: has it, `address`: its HTTP port; empty if they are not known."""
+    """The task is not live here. `worker`: its owner. `address`: the owner's HTTP port. Each is empty if not known."""
 
     task: TaskId
     worker: str
@@ -46,8 +46,8 @@ class RowQueries:
     """The rows of a worker's live tasks.
 
     Args:
-        runs: The groups.
-        ownership: What the worker knows about other workers.
+        runs: The groups that the worker runs.
+        ownership: What the worker knows about owners and other workers.
         monotonic_s: The clock of the tasks.
     """
 

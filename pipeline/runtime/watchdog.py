@@ -21,7 +21,7 @@ __all__ = ["AtWork", "Watchdog"]
 class AtWork:
     """The current work of the processing thread: a topic's handlers, and the first unfinished record.
 
-    `ignores_cancellation`: the call of an async handler was over its time, and has not ended since. The thread is free.
+    `ignores_cancellation`: the call of an async handler timed out and has not ended since. The thread is free.
     """
 
     task: TaskId

@@ -117,8 +117,8 @@ def test_a_task_that_was_released_is_not_answered_from_its_old_state(fleet: Flee
     ("path", "query", "status", "text"),
     [
         ("main/total", {"key": "a"}, HTTPStatus.NOT_FOUND, "has no table 'total'; did you mean 'totals'?"),
-        ("other/totals", {"key": "a"}, HTTPStatus.NOT_FOUND, "runs no group 'other'"),
-        ("", {"key": "a"}, HTTPStatus.NOT_FOUND, "runs no group ''"),
+        ("other/totals", {"key": "a"}, HTTPStatus.NOT_FOUND, "does not run a group 'other'"),
+        ("", {"key": "a"}, HTTPStatus.NOT_FOUND, "does not run a group ''"),
         ("main/totals", {}, HTTPStatus.BAD_REQUEST, "names no key"),
         ("main/totals", {"key_base64": "_w=="}, HTTPStatus.BAD_REQUEST, "utf-8"),
         ("main/totals", {"key_base64": "a"}, HTTPStatus.BAD_REQUEST, "cannot be decoded"),

@@ -1,4 +1,4 @@
-"""`App.running`: a worker inside of an asyncio program, on the real broker."""
+"""`App.running`: a worker inside an asyncio program, on the real broker."""
 
 from __future__ import annotations
 

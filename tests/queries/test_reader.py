@@ -127,7 +127,12 @@ def test_the_owner_of_the_keys_task_is_asked_with_the_token(workers: list[Script
 
 @pytest.mark.parametrize(
     "answer",
-    [(421, {"error": "worker b has it", "worker": "b", "address": ""}), (503, {"error": "starting"}), None],
+    [
+        (421, {"error": "worker b owns it", "worker": "b", "address": ""}),
+        (503, {"error": "starting"}),
+        (404, {"error": "this worker does not run a group 'main'"}),
+        None,
+    ],
 )
 def test_the_next_owner_is_asked_when_the_known_one_has_lost_the_task(
     workers: list[Scripted], answer: tuple[int, dict[str, Any]] | None
@@ -165,10 +170,10 @@ def test_an_answer_waits_until_it_is_young_enough(workers: list[Scripted]) -> No
 @pytest.mark.parametrize(
     ("owner", "answers", "reason"),
     [
-        ("", [], "no worker is known to have it"),
-        ("worker b", [], "worker b has no HTTP port"),
+        ("", [], "no worker is known to own it"),
+        ("worker b", [], "which owns it, has no HTTP port"),
         (None, [(503, {"error": "the worker is starting"})], "the worker is starting"),
-        (None, [row(5, 3)], "the record ('orders/"),
+        (None, [row(5, 3)], "the record of after=, orders/"),
         (None, [row(5, 99, 60.0)], "the answer is 60.0 s old"),
     ],
 )

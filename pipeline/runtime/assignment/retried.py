@@ -58,7 +58,7 @@ class RetriedRecords:
 def hang_note(at: AtWork) -> str:
     """The text about a call of an async handler that has not ended after its cancellation."""
     return (
-        f"the call of {at.handler} for {at.place} was over its time, and ignores its cancellation: later records of "
+        f"the call of {at.handler} for {at.place} exceeded timeout_s and ignores its cancellation: later records of "
         "its partition wait until it ends\n  -> follow runbooks/handler-hangs.md"
     )
 

@@ -5,8 +5,8 @@ It differs from `Task` between the input and the open overlay:
     offer -> at most MOST_CALLS calls, in order of arrival -> finished prefix -> open overlay and outputs -> seal
                the other records wait in the backlog
 
-The position of an input moves with the prefix. So a crash repeats the calls that have started and whose records no
-commit contains: at most MOST_CALLS, and those of the open overlay and of the commit in progress.
+The position of an input moves with the prefix. So a crash repeats the calls that have started and whose records are in
+no completed commit: at most MOST_CALLS, and those of the open overlay and of the commit in progress.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from pipeline.runtime.watchdog import AtWork
 
 __all__ = ["AsyncTask"]
 
-MOST_CALLS = 1_024  # of a task, whose records are in no commit yet
-MOST_READY = 256  # of a group, that wait for a slot
+MOST_CALLS = 1_024  # outstanding calls of a task
+MOST_READY = 256  # calls of a group that wait for a slot
 WAIT_S = 0.05  # for calls, in one turn of a worker that stops
 
 
 class AsyncTask(Task):
-    """The other arguments are those of `Task`. `loop`, `slots`: of the worker, and of the group in it."""
+    """`loop`: the worker's loop. `slots`: those of the group in this worker. Other arguments are those of `Task`."""
 
     def __init__(self, loop: CallLoop, slots: Slots, *of_task: Any, **options: Any) -> None:
         super().__init__(*of_task, **options)
@@ -62,8 +62,8 @@ class AsyncTask(Task):
         self._drain_s = min(longest_s, settings.stop_timeout_s / 2)
         self._until_s = 0.0  # when the calls of a leaving task are cancelled
         self._released = False
-        self._broken: PipelineError | None = None  # it has ended the task
-        self._refilling = False  # at other times, records wait
+        self._broken: PipelineError | None = None  # the error that has ended the task
+        self._refilling = False  # otherwise records wait in the backlog
         self._outstanding = Outstanding()
         self._finished: dict[PartitionCalls, None] = {}  # those with a finished prefix
         self._calls = {
@@ -89,13 +89,13 @@ class AsyncTask(Task):
 
     @property
     def retried(self) -> Retried | None:
-        """The record that is being retried, for which others of its partition wait."""
+        """The record that has been retried for the longest time. Later records of its partition wait for it."""
         found = [retried for calls in self._calls.values() if (retried := calls.retried) is not None]
         return min(found, key=lambda retried: retried.since_s, default=None)
 
     @property
     def at_work(self) -> AtWork | None:
-        """The record whose handler the processing thread is in, or whose call has not ended after its cancellation."""
+        """The record whose handler runs on the processing thread, or whose call ignores its cancellation."""
         call = self._slots.at_work
         if call is None or call.task is not self:
             return None
@@ -107,7 +107,7 @@ class AsyncTask(Task):
         return super().unfinished(partition) or len(self._calls[partition]) > 0
 
     def refill(self) -> None:
-        """Move finished calls into the open commit, and start those of waiting records, before a slice."""
+        """Before a slice: move finished calls into the open commit, and add the calls of waiting records."""
         self._refilling = True
         try:
             self._apply()
@@ -131,7 +131,7 @@ class AsyncTask(Task):
         return super().advance(seal=seal) or moved
 
     def leave(self) -> None:
-        """Start to release the task: let the calls that have started end, for a while, and commit them."""
+        """Start to release the task: wait for the calls that have started, for a limited time, and commit them."""
         self._leaving = True
         self._backlog.clear()
         self._until_s = self._environment.clock.monotonic_s() + self._drain_s
@@ -144,14 +144,14 @@ class AsyncTask(Task):
             super().wait()
 
     def close(self) -> Pending[None] | None:
-        """As in `Task`. The calls are cancelled, and nothing of them counts, however they end."""
+        """As in `Task`. The calls are cancelled, and their results are ignored."""
         self._loop.remove(self)
         for calls in self._calls.values():
             calls.drop()
         return super().close()
 
     def _drain(self) -> None:
-        """End with a release entry, once no call is outstanding. Calls that take too long are cancelled."""
+        """Write the release entry once no call is outstanding. Calls that take too long are cancelled."""
         if self._outstanding.calls and self._environment.clock.monotonic_s() >= self._until_s:
             for calls in self._calls.values():
                 calls.drop_unfinished()
@@ -168,8 +168,8 @@ class AsyncTask(Task):
     def _room(self, calls: PartitionCalls) -> int:
         """The number of calls of a partition that may be added.
 
-        A partition may have as many as are free. So others always have room while it waits for a retry. Calls that no
-        slot can take yet are few, because a small number of objects stays in the processor's cache.
+        A partition may have at most as many calls as are still free. So other partitions have room while it waits for a
+        retry. Only few calls wait for a slot, because a small number of objects stays in the processor's cache.
         """
         free = MOST_CALLS - self._outstanding.calls
         if len(self._calls) > 1:
@@ -177,7 +177,7 @@ class AsyncTask(Task):
         return max(0, min(free, MOST_READY - self._slots.ready)) if self._refilling else 0
 
     def _process(self, name: str, records: Sequence[Record], _failures: int = 0) -> None:
-        """Start the calls of records, as far as there is room. The other records wait in the backlog."""
+        """Add the calls of records, as long as there is room. The other records wait in the backlog."""
         partition = self._by_name[name]
         if records[0].offset() < self._positions[name]:
             raise InvariantError(f"task {self.id}: {name} gave offset {records[0].offset()} again")
@@ -224,7 +224,7 @@ class AsyncTask(Task):
         calls.add(made)
 
     def _add_replay(self, name: str, place: Record) -> None:
-        """Add the call of a dead letter that returns, as the record that it was."""
+        """Add the call of a replayed dead letter. The handler gets the original record."""
         number = self._by_name[name].number
         calls, new = self._calls[number], self._types[number]
         crash = self.crashes.verdict(name, place) if name in self.crashes.suspects else None
@@ -249,7 +249,7 @@ class AsyncTask(Task):
             calls.add([new(name, place, record, replace(route, noted=self.crashes.alert), key)])
 
     def _add_condemned(self, name: str, record: Record, error: NativeCrash | RefusedOutputError) -> None:
-        """Add a record to which the policy applies without a call."""
+        """Add a record whose `on_error` policy is applied without a call."""
 
         def settle() -> None:
             try:

@@ -1,9 +1,9 @@
-"""One attempt of an async handler at a record: `Call`, and what the calls of a partition have in common.
+"""One attempt of an async handler at a record: `Call`, and the class that the calls of a partition share.
 
     WAITING ----> RUNNING ----> DONE ----> its writes are in the tables
        |             |  |
        |             |  +--- failed, retries are left ---> RETRIED (a new call follows)
-       +-- dropped --+-----> DROPPED (nothing of it counts)
+       +-- dropped --+-----> DROPPED (its result is ignored)
 
 The handler's context is the call itself, so that a record costs one object.
 """
@@ -48,7 +48,8 @@ _WAITING: Final = CallState.WAITING
 class Route:
     """The async handler of a topic in one task.
 
-    `read`: decodes the value of a record. `noted`: whether each step of a call is noted in the crash log.
+    `make`: the class of its events. `read`: decodes the value of a record. `noted`: whether the record is written to
+    the crash log for each step of a call.
     """
 
     topic: DeclaredTopic[Any, Any]
@@ -59,10 +60,10 @@ class Route:
 
 
 class Call(AsyncContext):
-    """One attempt at the record `record`, which is `place` in the input `name`: a replay has another place.
+    """One attempt at `record`. `place` is the record of the input `name` that is committed: for a replay, another one.
 
-    `failures`: earlier ones of the record; with some, `first_failed_s` and `reason` are set. `settle`: applies the
-    policy in its turn; None after success.
+    `failures`: the number of earlier failures of the record. If there are any, `first_failed_s` and `reason` are set.
+    `settle`: applies the policy when the record is first in the order; None after success.
     """
 
     __slots__ = (
@@ -105,7 +106,7 @@ class Call(AsyncContext):
         self.route = route
         self.state: CallState = _WAITING
         self.failures = 0
-        self.cancelled_s: float | None = None  # when it was over its time
+        self.cancelled_s: float | None = None  # when `timeout_s` had passed
         self.settle: Callable[[], None] | None = None
         self.made: list[Any] | None = None
 
@@ -121,7 +122,7 @@ class Call(AsyncContext):
         return self._end()
 
     def again(self) -> Call:
-        """The next attempt, with a context of its own: what this one left behind cannot write into it."""
+        """The next attempt. It has its own context, so asyncio tasks that this one left behind cannot write into it."""
         following = type(self)(self.name, self.place, self._message, self.route, self._key)
         following.failures = self.failures + 1
         return following
@@ -133,7 +134,7 @@ def call_type(
     tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]],
     context: RuntimeContext,
 ) -> type[Call]:
-    """The class of the calls of a partition: what is the same for all of them costs each nothing."""
+    """The class of the calls of a partition. Values that all calls share are class attributes, to save time."""
     shared = {
         "task": task,
         "calls": calls,

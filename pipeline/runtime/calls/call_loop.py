@@ -1,10 +1,10 @@
 """The event loop of a worker: `CallLoop`. It runs the calls of all async groups, in slices on the processing thread.
 
     worker.step    poll -> offer -> advance -> slice
-    slice          run what is ready while calls start or end; if the turn did nothing else, wait up to 5 ms for more
+    slice          run ready callbacks until no call starts or ends; if the turn did nothing else, wait up to 5 ms
 
-So all code of handlers runs on one thread, and nothing of a task is changed by two. While calls are in flight, polls do
-not wait. While none is, the loop does not run.
+So all code of handlers runs on the processing thread, and no other thread changes a task. While calls are in flight,
+polls do not wait. While no call is outstanding, the loop does not run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.runtime.metrics.meter import Meter
 __all__ = ["CallLoop"]
 
 SLICE_S = 0.005  # the longest wait for calls in one turn
-LONGEST_S = 0.1  # without a poll, while calls never wait
+LONGEST_S = 0.1  # the longest slice, while calls start and end all the time
 END_S = 1.0  # for cancelled calls at the end of the worker
 CLOSE_S = 5.0  # for each resource
 
@@ -33,12 +33,12 @@ class Refilled(Protocol):
     """A task of async handlers."""
 
     def refill(self) -> None:
-        """Move finished calls into the open commit, and start those of waiting records. It never raises."""
+        """Move finished calls into the open commit, and add the calls of waiting records. It never raises."""
         ...
 
 
 class CallLoop:
-    """`open_loop`: makes the event loop, when an async group needs one. Processing thread only."""
+    """`open_loop`: creates the event loop when it is first needed. Processing thread only."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class CallLoop:
         return any(slots.in_flight for slots in self._slots)
 
     def slots_of(self, group: DeclaredGroup) -> Slots:
-        """The slots for the calls of a group. Raises ConfigError inside of a running event loop."""
+        """Create the slots for the calls of a group. Raises ConfigError inside a running event loop."""
         concurrency = group.bindings[0].concurrency
         slots = Slots(group.id, self._opened(), concurrency)
         self._slots.append(slots)
@@ -77,7 +77,7 @@ class CallLoop:
         self._tasks.pop(task, None)
 
     def turn(self, *, moved: bool) -> bool:
-        """Run the calls. `moved`: do not wait. Returns whether calls started or ended."""
+        """Run the calls. `moved`: other work was done, so do not wait. Returns whether a call started or ended."""
         self._refill()
         busy = [slots for slots in self._slots if slots.pending]
         if self._loop is None or not busy:
@@ -96,7 +96,7 @@ class CallLoop:
         return before != _turns(busy)
 
     def drain(self, seconds: float) -> bool:
-        """Run the calls, and wait for some time if none starts or ends. Returns False if there is none."""
+        """Run the calls, and wait for `seconds` if none starts or ends. Returns False if there are no calls to run."""
         active = [slots for slots in self._slots if slots.active]
         if self._loop is None or not active:
             return False
@@ -105,14 +105,14 @@ class CallLoop:
         return True
 
     def finish(self, awaitable: Awaitable[Any]) -> None:
-        """Await something to its end, such as the close of a resource. Its errors are logged."""
+        """Await `awaitable`, such as the `aclose` of a resource, for at most CLOSE_S. An error is logged."""
         task = self._until_done(self._opened(), _awaited(awaitable), CLOSE_S)
         error = task.exception() if task.done() and not task.cancelled() else TimeoutError(f"{CLOSE_S:g} s")
         if error is not None:
             self._log.warning("resource_not_closed", error=type(error).__name__, message=str(error))
 
     def close(self) -> None:
-        """Cancel what still runs, and close the loop."""
+        """Cancel the asyncio tasks that still run, and close the loop."""
         if self._loop is None:
             return
         loop = self._loop.loop
@@ -126,7 +126,7 @@ class CallLoop:
     def _until_done(
         self, loop: EventLoop, coroutine: Coroutine[Any, Any, None], seconds: float
     ) -> asyncio.Task[None]:
-        """Run a coroutine to its end, for at most some seconds."""
+        """Run a coroutine to its end, for at most `seconds`."""
         task = loop.loop.create_task(coroutine)
         task.add_done_callback(lambda _: loop.loop.stop())
         deadline_s = self._clock.monotonic_s() + seconds
@@ -139,15 +139,16 @@ class CallLoop:
         if self._loop is None:
             if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the documented one raises if there is none
                 raise ConfigError(
-                    "a worker with async handlers cannot run inside of an event loop that runs: it has its own",
-                    hint="use async with app.running(), which has its own thread; or call it from a plain function",
+                    "a worker with async handlers cannot run inside a running event loop: it has its own",
+                    hint="use `async with app.running()`, which has its own thread; or call app.run() or TestDriver "
+                    "from a plain function",
                 )
             self._loop = self._open_loop()
             self._loop.loop.set_exception_handler(self._unhandled)
         return self._loop
 
     def _run_ready(self, loop: EventLoop, busy: list[Slots]) -> None:
-        """Run what is ready, while calls start or end. Waiting records take the place of calls that have ended."""
+        """Run ready callbacks until no call starts or ends. Calls of waiting records replace calls that have ended."""
         until_s = self._clock.monotonic_s() + LONGEST_S
         while True:
             before = _turns(busy)
@@ -160,7 +161,7 @@ class CallLoop:
                 return
 
     def _refill(self) -> None:
-        """Refill all tasks, another one first each time: the slots of a group are shared."""
+        """Refill all tasks. Each time another task is first, because the tasks of a group share its slots."""
         for task in list(self._tasks):
             task.refill()
         if len(self._tasks) > 1:
@@ -168,13 +169,13 @@ class CallLoop:
             self._tasks[first] = self._tasks.pop(first)
 
     def _measured(self, loop: EventLoop, busy: list[Slots]) -> AbstractContextManager[None]:
-        """Time a slice. If calls of several groups run in it, it counts for the first one."""
+        """Measure the time of a slice. If calls of several groups run in it, it counts for the first group."""
         if self._meter is None:
             return nullcontext()
         return self._meter.running_calls(busy[0].group, lambda: loop.waited_s)
 
     def _wait(self, busy: list[Slots], pause: Callable[[float], None], seconds: float) -> None:
-        """Wait until a call ends, or for some time."""
+        """Wait until a call ends, for at most `seconds`."""
         self._begin(busy)
         for slots in busy:
             slots.awaited = True
@@ -188,7 +189,7 @@ class CallLoop:
             slots.begin_turn()
 
     def _unhandled(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """An error that no call has seen, such as that of a task that a handler has left behind."""
+        """Log an error that reached no call, such as that of an asyncio task that a handler did not await."""
         error = context.get("exception")
         self._log.warning(
             "async_error_unhandled",

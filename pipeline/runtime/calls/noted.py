@@ -1,7 +1,8 @@
-"""Notes the record of a call in the crash log during each step of its handler: `Noted`.
+"""Writes the record of a call to the crash log during each step of its handler: `Noted`.
 
 Usually the crash log says only that calls were in flight. After a native crash, it names the record whose handler the
-processing thread is in. Between the steps it names none: a crash in a callback of the loop belongs to no record.
+processing thread is running. Between the steps it names none: a crash in a callback of the loop is not caused by a
+record.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["Noted"]
 
 
 class Noted(Coroutine[Any, Any, None]):
-    """Awaits a handler's coroutine, and notes each of its steps."""
+    """Awaits a handler's coroutine, and writes its record to the crash log for each step."""
 
     def __init__(
         self, handler: Coroutine[Any, Any, None], crashes: InputCrashes, name: str, record: Record
@@ -26,7 +27,7 @@ class Noted(Coroutine[Any, Any, None]):
         self._name = name
         self._records = [record]
 
-    def __await__(self) -> Noted:  # also an iterator, as `await` needs it
+    def __await__(self) -> Noted:  # `await` needs an iterator
         return self
 
     def __iter__(self) -> Noted:

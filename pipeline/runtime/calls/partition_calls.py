@@ -1,12 +1,13 @@
 """The calls of one partition number, over all its inputs: `PartitionCalls`.
 
-    arrival   records of all inputs form one order. A call starts once the earlier calls of its key have ended
-    end       its writes are kept in its buffer, which later calls of its key see
+    arrival   the records of all inputs form one order. A call starts once the earlier calls of its key have ended
+    end       the writes of the call stay in its buffer, which later calls of its key see
     prefix    only the finished calls at the beginning of the order move into tables and outputs
 
-One order, and not one for each topic: a record of one topic may have read what a record of another topic wrote, so the
-commit that contains it must contain the other one too. A retry keeps its place, so nothing behind it is committed.
-Records without a key have no order among themselves, because they have no rows. Processing thread only.
+There is one order, and not one for each topic: a call for a record of one topic may have read what a call for a record
+of another topic wrote, so the commit that contains the first record must contain the other one too. A retry keeps its
+place, so no record behind it is committed. Calls of records without a key run in any order, because these records have
+no rows. Processing thread only.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Outstanding:
 
 
 class PartitionCalls:
-    """`due`: called when calls at the beginning of the order have finished. `outstanding`: of the task."""
+    """`due`: called when the first call in the order has finished. `outstanding`: the count of the whole task."""
 
     def __init__(
         self,
@@ -54,7 +55,9 @@ class PartitionCalls:
         self._clock = clock
         self._due = due
         self._order: deque[Call] = deque()
-        self._keys: dict[Any, deque[Call] | None] = {}  # keys with a call that has not ended: those behind it
+        self._keys: dict[
+            Any, deque[Call] | None
+        ] = {}  # by key with a call that has not ended: the calls behind it
         self.earlier: dict[
             Any, Call
         ] = {}  # by key: the last finished call whose writes are not in the tables
@@ -62,7 +65,7 @@ class PartitionCalls:
         self._leaving = False
 
     def __len__(self) -> int:
-        """The calls whose records are not in the open commit."""
+        """The number of calls whose records are not in the open commit."""
         return len(self._order)
 
     @property
@@ -95,7 +98,7 @@ class PartitionCalls:
         self._outstanding.calls += len(calls)
 
     def add_settled(self, call: Call, settle: Callable[[], None]) -> None:
-        """Add a record whose handler is not called. `settle` is called in its turn, and may raise PoisonError."""
+        """Add a record whose handler is not called. `settle` is called when it is first, and may raise PoisonError."""
         call.end()
         call.state, call.settle = _DONE, settle
         self._order.append(call)
@@ -115,7 +118,7 @@ class PartitionCalls:
         self._finish(call)
 
     def failed(self, call: Call, error: BaseException) -> None:
-        """The handler has raised, or was over its time. Its buffer is dropped; calls of its key have not started."""
+        """The handler has raised or timed out. Its buffer is dropped; no later call of its key has started."""
         call.end()
         call.written = None
         if isinstance(error, CorruptStateError):
@@ -167,7 +170,7 @@ class PartitionCalls:
                 del self._keys[key]
 
     def take(self, most: int) -> list[Call]:
-        """Take finished calls from the beginning of the order: at most so many, all of one input."""
+        """Take finished calls from the beginning of the order: at most `most`, all of one input."""
         order, taken = self._order, list[Call]()
         name = order[0].name if order else ""
         while order and order[0].state is _DONE and order[0].name == name and len(taken) < most:
@@ -181,9 +184,9 @@ class PartitionCalls:
             del self.earlier[call.key]
 
     def leave(self) -> None:
-        """Start no more calls than must end before the last one that has started. Nothing is retried any more.
+        """Drop the calls behind the last one that has started, and those from the first retry on. Retry nothing.
 
-        So no call that has started is repeated by the next owner, unless one before it fails.
+        So the next owner repeats no call that has started, unless a call before it failed or was cancelled.
         """
         self._leaving = True
         waits = next((n for n, call in enumerate(self._order) if call.state is CallState.RETRIED), None)
@@ -193,19 +196,19 @@ class PartitionCalls:
         self._cut(started[-1] + 1 if started else 0)
 
     def drop(self) -> None:
-        """Drop all calls: the task or the partition has ended. Those that run are cancelled."""
+        """Drop all calls, because the task or the partition has ended. Calls that run are cancelled."""
         self._cut(0)
         self._keys.clear()
         self.earlier.clear()
 
     def drop_unfinished(self) -> None:
-        """Drop all calls but those that have finished at the beginning of the order."""
+        """Drop all calls except the finished ones at the beginning of the order."""
         self._cut(
             next((n for n, call in enumerate(self._order) if call.state is not _DONE), len(self._order))
         )
 
     def _cut(self, at: int) -> None:
-        """Drop the calls from this index of the order on. Their records are still in the topics."""
+        """Drop the calls from index `at` of the order on. Their records are still in the topics."""
         while len(self._order) > at:
             call = self._order.pop()
             self._outstanding.calls -= 1

@@ -31,7 +31,7 @@ def as_plain(
 
 
 class _Alone(AsyncContext):
-    """The context of a call beside which no other runs."""
+    """The context of the only call that runs."""
 
     __slots__ = ()
 
@@ -49,7 +49,7 @@ class _Alone(AsyncContext):
         self._tables = {table.definition: table for table in context.tables}
 
     def settle(self, context: RuntimeContext) -> None:
-        """Move writes and outputs to the context of the task. After an error, it takes them back itself."""
+        """Move writes and outputs to the context of the task, which rolls them back after an error."""
         for table, (data, _) in (self._written or {}).items():
             if data is not None:
                 table[self._key] = table.definition.value.decode(data)

@@ -1,7 +1,7 @@
 """The slots in which the calls of a group run in this worker, at most `concurrency` at once: `Slots`.
 
-A slot is an asyncio task that lives long and takes one call after the other. So a call that never suspends costs no
-task. A slot whose task was asked to cancel ends after that call: the request must not reach the next one.
+A slot is a long-lived asyncio task that runs one call after the other. So a call that never suspends costs no asyncio
+task. A slot that was cancelled ends after that call: the cancellation must not reach the next call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.runtime.task.handler_errors import ENDING
 
 __all__ = ["CallCancelledError", "Slots"]
 
-# A slot that was never suspended for this long lets other slots, connections and time-outs have their turn.
+# A slot that has not suspended for this long yields to other slots, connections and time-outs.
 TURN_S = 0.005
 
 
@@ -26,7 +26,7 @@ class CallCancelledError(Exception):
 
 
 class Slots:
-    """Processing thread only, except `at_work`. `loop`: that of the worker."""
+    """Processing thread only, except `at_work`. `loop`: the worker's event loop."""
 
     def __init__(self, group: GroupId, loop: EventLoop, concurrency: int) -> None:
         self.group = group
@@ -46,17 +46,17 @@ class Slots:
 
     @property
     def in_flight(self) -> int:
-        """The calls that have started and have not ended."""
+        """The number of calls that have started and have not ended."""
         return len(self._live)
 
     @property
     def ready(self) -> int:
-        """The calls that wait for a slot."""
+        """The number of calls that wait for a slot."""
         return len(self._ready)
 
     @property
     def active(self) -> bool:
-        """Whether a call has started and has not ended, or is to start now."""
+        """Whether a call has started and has not ended, or can start now."""
         return bool(self._ready or self._live)
 
     @property
@@ -66,7 +66,10 @@ class Slots:
 
     @property
     def at_work(self) -> Call | None:
-        """The call that the processing thread is in, else one that ignores its cancellation. Any thread may call it."""
+        """The call that runs on the processing thread, or else one that ignores its cancellation.
+
+        Any thread may call it.
+        """
         task = asyncio.current_task(self._loop)
         return (self._live.get(task) if task is not None else None) or self._overdue
 
@@ -93,7 +96,7 @@ class Slots:
                 task.cancel()
 
     def begin_turn(self) -> None:
-        """Cancel the calls that are over their time, and let free slots take calls that wait."""
+        """Cancel the calls that have exceeded `timeout_s`, and let free slots take calls that wait."""
         now_s = self._loop.time()
         overdue = None
         for task, call in self._live.items():
@@ -111,13 +114,13 @@ class Slots:
         self._wake()
 
     def end_turn(self) -> None:
-        """Raise the error that ends the process, if a handler has raised one."""
+        """If a handler has raised an error that ends the process, raise it."""
         fatal, self._fatal = self._fatal, None
         if fatal is not None:
             raise fatal
 
     def _wake(self) -> None:
-        """Let one more slot take calls. It wakes the next one, if its first call does not end at once."""
+        """Let one more slot take calls. That slot wakes the next one if more calls wait."""
         if self._waking or not self._ready:
             return
         if self._idle:
@@ -160,7 +163,7 @@ class Slots:
                     self._loop.stop()
                 except BaseException as raised:
                     if not self._loop.is_running():
-                        raise  # the loop was abandoned, and Python closes what is left
+                        raise  # the loop was abandoned, and Python closes this coroutine
                     error = raised
                 self._ended(me, call, error)
                 if me.cancelling() or self._fatal is not None:
@@ -170,7 +173,7 @@ class Slots:
             await wake
 
     def _ended(self, me: asyncio.Task[Any], call: Call, error: BaseException | None) -> None:
-        """The handler of a call has ended."""
+        """Settle a call whose handler has ended."""
         del self._live[me]
         self.turns += 1
         if self.awaited:
@@ -185,7 +188,7 @@ class Slots:
 
 
 def _reason(call: Call, error: BaseException | None) -> BaseException:
-    """The error of a failed attempt. One that was over its time has failed, however it ended."""
+    """The error of a failed attempt. An attempt that exceeded `timeout_s` has failed, however it ended."""
     if error is None or call.cancelled_s is not None:
         late = TimeoutError(f"the call did not end within {call.route.binding.timeout_s:g} s")
         late.__cause__ = error

@@ -489,14 +489,14 @@ def test_an_error_that_no_call_awaits_is_logged() -> None:
     assert event["error"] == "ValueError"
 
 
-def test_a_worker_inside_of_a_running_loop_is_refused() -> None:
+def test_a_worker_inside_a_running_loop_is_refused() -> None:
     """Its own loop could not run there; the error says where to call it from."""
     rig = Rig()
 
     async def handle(event: Event[Any, int], ctx: AsyncContext) -> None: ...
 
     async def inside() -> None:
-        with pytest.raises(ConfigError, match="cannot run inside of an event loop"):
+        with pytest.raises(ConfigError, match="cannot run inside a running event loop"):
             rig.run(handle)
 
     asyncio.run(inside())

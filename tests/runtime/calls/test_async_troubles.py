@@ -209,7 +209,7 @@ def test_a_call_that_ignores_its_cancellation_is_named_with_its_record() -> None
     assert (warning["topic"], warning["offset"]) == ("in", 1)
     assert "CancelledError" in warning["hint"]
     [problem] = rig.status().problems
-    assert "the call of Rig.echo for in[0] offset 1 was over its time" in problem.text
+    assert "the call of Rig.echo for in[0] offset 1 exceeded timeout_s" in problem.text
     rig.driver.run()
     assert rig.echoed == [1, 2]
 

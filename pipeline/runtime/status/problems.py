@@ -78,7 +78,8 @@ def _without_worker(
             own = [status for status in left if status.task.group == group]
             yield Problem(
                 f"no live worker runs group {group}: {_named(own)}",
-                f"start one: pipeline worker MODULE:APP --group {group}; see runbooks/task-not-live.md",
+                f"start one: pipeline worker MODULE:APP --group {group}. If the app no longer has this group, forget "
+                "it: runbooks/task-not-live.md",
                 _ids(own),
                 "no worker runs the group",
             )

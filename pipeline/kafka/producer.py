@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 
@@ -34,6 +35,7 @@ from pipeline.ports import Output
 __all__ = ["KafkaProducers", "KafkaTransactionalProducer"]
 
 _INIT_TIMEOUT_S = 30.0
+_CONNECT_TIMEOUT_S = 1.0
 _ROOM_POLL_S = 0.005
 
 
@@ -48,7 +50,8 @@ class KafkaProducers:
         """A producer before `init`: it has not fenced any other. Raises ConfigError."""
         properties = clients.producer(self._settings, transactional_id, self._limits)
         client = clients.open_client(Producer, properties)
-        return KafkaTransactionalProducer(client, transactional_id, self._limits.largest_message)
+        known = next(iter(self._limits.message_bytes or {}), None)
+        return KafkaTransactionalProducer(client, transactional_id, self._limits.largest_message, known)
 
     def learn(self, message_bytes: Mapping[str, int]) -> None:
         """Update `max.message.bytes` by topic. Producers opened from now on keep their batches within it."""
@@ -57,10 +60,16 @@ class KafkaProducers:
 
 
 class KafkaTransactionalProducer:
-    """`ports.TransactionalClient` on one client, which takes records of up to `largest_message` bytes."""
+    """`ports.TransactionalClient` on one client, which takes records of up to `largest_message` bytes.
 
-    def __init__(self, producer: Producer, transactional_id: str, largest_message: int) -> None:
+    `known`: a topic that exists.
+    """
+
+    def __init__(
+        self, producer: Producer, transactional_id: str, largest_message: int, known: str | None = None
+    ) -> None:
         self._producer = producer
+        self._known = known
         self._id = transactional_id
         self._too_large = _zeros(largest_message + 1)
         self._topic: str | None = None  # one that this client writes
@@ -72,6 +81,7 @@ class KafkaTransactionalProducer:
 
     def init(self) -> None:
         """Fence all earlier producers with this id and end their open transaction."""
+        self._connect()
         try:
             self._producer.init_transactions(_INIT_TIMEOUT_S)
         except KafkaException as exception:
@@ -80,6 +90,16 @@ class KafkaTransactionalProducer:
                 raise UnreachableError(f"init of {self._id}: {error.str()} ({error.name()})") from exception
             needs = f"Write on transactional id {self._id}"
             raise transaction_failure(error, f"init of {self._id}", needs=needs) from exception
+
+    def _connect(self) -> None:
+        """Wait until a broker has answered.
+
+        Without a connection, the client looks for the transaction coordinator again only after 500 ms. With 32 clients
+        that are opened at once, most of them would wait for that.
+        """
+        if self._known is not None:
+            with suppress(KafkaException):  # Kafka is unreachable, and `init` reports it
+                self._producer.list_topics(self._known, timeout=_CONNECT_TIMEOUT_S)
 
     def begin(self) -> None:
         self._forget()

@@ -6,14 +6,17 @@ import gc
 import os
 import time
 from collections import Counter
+from unittest import mock
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
 from pipeline.core.records import partition_of
 from pipeline.errors import AbortableError, FencedError, UnreachableError
-from pipeline.kafka.producer import KafkaProducers
+from pipeline.kafka.clients import ProducerLimits
+from pipeline.kafka.producer import KafkaProducers, KafkaTransactionalProducer
 from pipeline.ports import Output, TransactionalClient, kept_timestamp
 from tests.contracts.conftest import World, drain
 from tests.support.raw_records import RawRecord
@@ -283,6 +286,15 @@ def test_a_full_queue_loses_nothing(real_servers: str, world: World) -> None:
     assert [chunk for _, chunk in world.chunks(journal)] == [str(n).encode() for n in range(200)]
 
 
+def test_an_init_connects_to_a_broker_first() -> None:
+    """Before it is connected, the client looks for the coordinator in vain, and again only after 500 ms."""
+    client = mock.Mock()
+    client.list_topics.side_effect = KafkaException(KafkaError(KafkaError._TRANSPORT))
+    KafkaTransactionalProducer(client, "task", 1_000, "input").init()
+    assert [call[0] for call in client.method_calls] == ["list_topics", "init_transactions"]
+    assert client.list_topics.call_args.args == ("input",)
+
+
 def test_closing_does_not_wait_for_a_broker_that_is_away(unique_name: str) -> None:
     """A worker that is told to stop while Kafka is down stops."""
     producer = KafkaProducers(KafkaSettings("127.0.0.1:1")).open(unique_name)
@@ -291,12 +303,15 @@ def test_closing_does_not_wait_for_a_broker_that_is_away(unique_name: str) -> No
     assert time.monotonic() - began < 2
 
 
+@pytest.mark.parametrize("topics", [{}, {"input": 1_000_000}], ids=["no topic known", "a topic known"])
 def test_an_init_without_an_answer_may_be_called_again(
-    unique_name: str, monkeypatch: pytest.MonkeyPatch
+    unique_name: str, topics: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing has happened yet, so waiting for Kafka is all there is to do."""
     monkeypatch.setattr("pipeline.kafka.producer._INIT_TIMEOUT_S", 0.2)
-    producer = KafkaProducers(KafkaSettings("127.0.0.1:1")).open(unique_name)
+    monkeypatch.setattr("pipeline.kafka.producer._CONNECT_TIMEOUT_S", 0.2)
+    limits = ProducerLimits(message_bytes=topics)
+    producer = KafkaProducers(KafkaSettings("127.0.0.1:1"), limits).open(unique_name)
     for _ in range(2):
         with pytest.raises(UnreachableError, match=unique_name):
             producer.init()

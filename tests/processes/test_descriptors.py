@@ -18,7 +18,15 @@ from pipeline.testing import MemoryBroker
 from pipeline.testing.memory_clients import MemoryCluster
 
 # Workers whose tasks had a few rows each: (tasks, brokers, the most descriptors that were open at once).
-MEASURED = [(10, 1, 237), (32, 1, 834), (50, 1, 979), (300, 1, 4517), (10, 3, 421), (50, 3, 1487)]
+MEASURED = [
+    (10, 1, 237),
+    (32, 1, 834),
+    (50, 1, 979),
+    (300, 1, 4517),
+    (10, 3, 421),
+    (32, 3, 1111),
+    (50, 3, 1487),
+]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ PAGES = [
     "how-to/loading",
     "how-to/look-into-the-past",
     "how-to/outbox",
+    "how-to/windows",
     "how-to/producing",
     "how-to/rescale",
     "how-to/rolling-upgrade",

@@ -24,6 +24,7 @@ from benchmarks import (
     restore,
     sinks,
     throughput,
+    windows,
 )
 from benchmarks.peers.command import main as peers
 
@@ -42,6 +43,7 @@ NAMES = (
     "recovery",
     "latency",
     "async",
+    "windows",
 )
 
 
@@ -125,6 +127,7 @@ def _run(given: list[str]) -> int:
         "async": lambda: async_handlers.run(
             chosen.events or async_handlers.EVENTS, chosen.rounds or async_handlers.PAIRS
         ),
+        "windows": lambda: windows.run(chosen.events or windows.EVENTS, rounds, keys),
         "latency": lambda: latency.run(chosen.case or latency.CASES, rounds, chosen.against),
     }
     return max([runs[name]() for name in wanted])

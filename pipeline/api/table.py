@@ -18,18 +18,32 @@ from pipeline.api.declarations import DeclaredTable
 from pipeline.api.encode_errors import REFUSALS, refuse_key, refuse_value
 from pipeline.api.footprint import footprint
 
-__all__ = ["ReadableStore", "RuntimeTable", "TaskOverlay", "TaskTable", "merge_rows", "table_prefix"]
+__all__ = [
+    "ABSENT",
+    "DATA",
+    "DIRTY",
+    "FULL_KEY",
+    "UNREAD",
+    "VALUE",
+    "ReadableStore",
+    "RuntimeTable",
+    "Slot",
+    "TaskOverlay",
+    "TaskTable",
+    "merge_rows",
+    "table_prefix",
+]
 
 K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
 
 _MISSING: Any = object()
-_ABSENT: Any = object()  # the key is known to have no value
-_UNREAD: Any = object()  # nothing is known of the key yet
+ABSENT: Any = object()  # the key is known to have no value
+UNREAD: Any = object()  # nothing is known of the key yet
 
 # A slot is a list, the cheapest mutable thing: [value, bytes to commit, full key, dirty].
-_VALUE, _DATA, _FULL_KEY, _DIRTY = 0, 1, 2, 3
+VALUE, DATA, FULL_KEY, DIRTY = 0, 1, 2, 3
 Slot = list[Any]
 
 # The memory of a value without its objects: the slot, and its share of the dictionary, which is half full on average.
@@ -159,8 +173,8 @@ class TaskTable(Generic[K, V]):
             ```
         """
         slot = self._slots.get(key)
-        value = self._read(key, slot) if slot is None or slot[_VALUE] is _UNREAD else slot[_VALUE]
-        if value is _ABSENT:
+        value = self._read(key, slot) if slot is None or slot[VALUE] is UNREAD else slot[VALUE]
+        if value is ABSENT:
             return default
         return value if self._fresh is None else self._fresh(value)
 
@@ -175,8 +189,8 @@ class TaskTable(Generic[K, V]):
     def __contains__(self, key: object) -> bool:
         """Whether a key has a value. Raises as `get`."""
         slot = self._slots.get(key)
-        value = self._read(key, slot) if slot is None or slot[_VALUE] is _UNREAD else slot[_VALUE]
-        return value is not _ABSENT
+        value = self._read(key, slot) if slot is None or slot[VALUE] is UNREAD else slot[VALUE]
+        return value is not ABSENT
 
     def __setitem__(self, key: K, value: V) -> None:
         """Set the value of a key.
@@ -190,13 +204,13 @@ class TaskTable(Generic[K, V]):
         slot = self._slots.get(key)
         if slot is None:
             slot = self._add_slot(key)
-        dirty = slot[_DIRTY]
-        self._undo.append((self, slot, slot[_VALUE], slot[_DATA], dirty))
+        dirty = slot[DIRTY]
+        self._undo.append((self, slot, slot[VALUE], slot[DATA], dirty))
         self._overlay.written_bytes += len(data)  # type: ignore[arg-type]  # a table's codec has no tombstones
-        slot[_VALUE] = decoded if self._fresh is None else data
-        slot[_DATA] = data
+        slot[VALUE] = decoded if self._fresh is None else data
+        slot[DATA] = data
         if not dirty:
-            slot[_DIRTY] = True
+            slot[DIRTY] = True
             self._dirty.append(slot)
 
     def __delitem__(self, key: K) -> None:
@@ -204,12 +218,12 @@ class TaskTable(Generic[K, V]):
         if key not in self:
             raise KeyError(key)
         slot = self._slots[key]
-        dirty = slot[_DIRTY]
-        self._undo.append((self, slot, slot[_VALUE], slot[_DATA], dirty))
-        slot[_VALUE] = _ABSENT
-        slot[_DATA] = None
+        dirty = slot[DIRTY]
+        self._undo.append((self, slot, slot[VALUE], slot[DATA], dirty))
+        slot[VALUE] = ABSENT
+        slot[DATA] = None
         if not dirty:
-            slot[_DIRTY] = True
+            slot[DIRTY] = True
             self._dirty.append(slot)
 
     def update(self, values: Mapping[K, V]) -> None:
@@ -278,8 +292,8 @@ class TaskTable(Generic[K, V]):
         start = self._prefix + (b"" if prefix is None else self._definition.key.prefix(prefix))
         changed = {k: v for k, v in self._overlay.sealed.items() if k.startswith(start)}
         for slot in self._dirty:
-            if slot[_FULL_KEY].startswith(start):
-                changed[slot[_FULL_KEY]] = slot[_DATA]
+            if slot[FULL_KEY].startswith(start):
+                changed[slot[FULL_KEY]] = slot[DATA]
         return self._decoded(merge_rows(self._store.scan(start), sorted(changed.items())))
 
     def _load(self, keys: Iterable[K]) -> int:
@@ -287,15 +301,15 @@ class TaskTable(Generic[K, V]):
         unread = []
         for key in keys:
             slot = self._slots.get(key)
-            if slot is None or slot[_VALUE] is _UNREAD:
+            if slot is None or slot[VALUE] is UNREAD:
                 slot = slot or self._add_slot(key)
-                if slot[_FULL_KEY] in self._overlay.sealed:
+                if slot[FULL_KEY] in self._overlay.sealed:
                     self._read(key, slot)
                 else:
                     unread.append(slot)
-        found = self._store.get_many([slot[_FULL_KEY] for slot in unread]) if unread else []
+        found = self._store.get_many([slot[FULL_KEY] for slot in unread]) if unread else []
         for slot, data in zip(unread, found, strict=True):
-            slot[_VALUE] = self._kept(data)
+            slot[VALUE] = self._kept(data)
         return len(unread)
 
     def _add_slot(self, key: Any) -> Slot:
@@ -305,7 +319,7 @@ class TaskTable(Generic[K, V]):
             refuse_key(error, self._definition.label, self._definition.key, key)
         if encoded is None:
             raise TypeError("a table's key cannot be None")
-        slot = [_UNREAD, None, self._prefix + encoded, False]
+        slot = [UNREAD, None, self._prefix + encoded, False]
         self._slots[key] = slot
         return slot
 
@@ -313,17 +327,17 @@ class TaskTable(Generic[K, V]):
         """The value of a slot that was not read yet, from the sealed overlay or the store."""
         if slot is None:
             slot = self._add_slot(key)
-        data: Any = self._overlay.sealed.get(slot[_FULL_KEY], _MISSING)
+        data: Any = self._overlay.sealed.get(slot[FULL_KEY], _MISSING)
         if data is _MISSING:
-            data = self._store.get(slot[_FULL_KEY])
+            data = self._store.get(slot[FULL_KEY])
             self._store_reads += 1
-        value = slot[_VALUE] = self._kept(data)
+        value = slot[VALUE] = self._kept(data)
         return value
 
     def _kept(self, data: bytes | None) -> Any:
         """What a slot keeps of stored bytes."""
         if data is None:
-            return _ABSENT
+            return ABSENT
         return self._decode(data) if self._fresh is None else data
 
     def _decoded(self, pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[K, V]]:
@@ -393,39 +407,39 @@ class RuntimeTable(TaskTable[K, V]):
         if slot is None:
             slot = self._add_slot(key)
         if data is None:
-            slot[_VALUE] = _ABSENT
+            slot[VALUE] = ABSENT
         else:
             self._overlay.written_bytes += len(data)
-            slot[_VALUE] = decoded if self._fresh is None else data
-        slot[_DATA] = data
-        if not slot[_DIRTY]:
-            slot[_DIRTY] = True
+            slot[VALUE] = decoded if self._fresh is None else data
+        slot[DATA] = data
+        if not slot[DIRTY]:
+            slot[DIRTY] = True
             self._dirty.append(slot)
 
     def restore(self, slot: Slot, value: Any, data: Any, *, dirty: bool) -> None:
         """Take back the last write: the slot as it was."""
-        slot[_VALUE] = value
-        slot[_DATA] = data
+        slot[VALUE] = value
+        slot[DATA] = data
         if not dirty:
-            slot[_DIRTY] = False
+            slot[DIRTY] = False
             self._dirty.pop()  # writes are taken back in reverse, so this slot is the last
 
     def take_writes(self) -> dict[bytes, bytes | None]:
         """The writes since the last call, by full key; their slots are clean from here on."""
         writes = {}
         for slot in self._dirty:
-            writes[slot[_FULL_KEY]] = slot[_DATA]
-            slot[_DATA] = None
-            slot[_DIRTY] = False
+            writes[slot[FULL_KEY]] = slot[DATA]
+            slot[DATA] = None
+            slot[DIRTY] = False
         self._dirty = []
         return writes
 
     def measure(self) -> int:
         """About the bytes that the values in memory take. Measures those that were read or written last."""
         for key, slot in islice(reversed(self._slots.items()), _SAMPLED):
-            self._sample(footprint(key) + footprint(slot[_VALUE]) + getsizeof(slot[_FULL_KEY]))
+            self._sample(footprint(key) + footprint(slot[VALUE]) + getsizeof(slot[FULL_KEY]))
         for slot in self._dirty[-_SAMPLED:]:
-            self._sample(footprint(slot[_VALUE]) + 2 * getsizeof(slot[_FULL_KEY]))
+            self._sample(footprint(slot[VALUE]) + 2 * getsizeof(slot[FULL_KEY]))
         return len(self._slots) * self._slot_bytes
 
     def trim(self, most_bytes: int) -> None:
@@ -434,7 +448,7 @@ class RuntimeTable(TaskTable[K, V]):
         excess = len(slots) - most_bytes // self._slot_bytes
         if excess > 0:
             oldest = islice(slots.items(), excess)
-            for key in [key for key, slot in oldest if not slot[_DIRTY]]:
+            for key in [key for key, slot in oldest if not slot[DIRTY]]:
                 del slots[key]
 
     @property

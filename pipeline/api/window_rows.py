@@ -11,8 +11,23 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pipeline.api.closed_windows import CloseRecord
+from pipeline.api.encode_errors import REFUSALS, refuse_value
 from pipeline.api.event import Event
-from pipeline.api.table import ReadableStore, RuntimeTable, TaskOverlay, merge_rows, table_prefix
+from pipeline.api.table import (
+    ABSENT,
+    DATA,
+    DIRTY,
+    FULL_KEY,
+    UNREAD,
+    VALUE,
+    ReadableStore,
+    RuntimeTable,
+    Slot,
+    TaskOverlay,
+    TaskTable,
+    merge_rows,
+    table_prefix,
+)
 from pipeline.api.windows import END_BYTES, DeclaredWindow, pack_end, unpack_end
 from pipeline.core.event_time import NEVER_MS, EventClock
 from pipeline.core.headers import headers_of
@@ -30,8 +45,6 @@ class WindowRow(Generic[K, V]):
 
     Attributes:
         key: The key.
-        start_ms: The start of the window, in milliseconds since the epoch.
-        end_ms: Its end. An event at this time is in the next window.
 
     Example:
         ```python
@@ -40,41 +53,64 @@ class WindowRow(Generic[K, V]):
         ```
     """
 
-    __slots__ = ("_bucket", "_initial", "end_ms", "key", "start_ms")
+    __slots__ = ("_bucket", "_slot", "key")
 
     if TYPE_CHECKING:  # set by RuntimeRow
-        _bucket: Any
-        _initial: Callable[[], V]
+        _bucket: _Bucket
+        _slot: Slot
         key: K
-        start_ms: int
-        end_ms: int
+
+    @property
+    def start_ms(self) -> int:
+        """The start of the window, in milliseconds since the epoch."""
+        return self._bucket.end_ms - self._bucket.size_ms
+
+    @property
+    def end_ms(self) -> int:
+        """Its end. An event at this time is in the next window."""
+        return self._bucket.end_ms
 
     @property
     def value(self) -> V:
         """The value; the window's `default` until it is assigned. A change of it counts only when it is assigned.
 
-        Assigning raises TypeError, ValueError or OverflowError for a key or a value that the types do not allow.
+        Assigning raises TypeError, ValueError or OverflowError for a value that the type does not allow.
         """
-        found = self._bucket.get(self.key, _MISSING)
-        result: V = self._initial() if found is _MISSING else found
-        return result
+        bucket, slot = self._bucket, self._slot
+        value: Any = slot[VALUE]
+        if value is UNREAD:
+            value = bucket.read(self.key, slot)
+        if value is ABSENT:
+            return bucket.initial()  # type: ignore[no-any-return]
+        return value if bucket.fresh is None else bucket.fresh(value)  # type: ignore[no-any-return]
 
     @value.setter
     def value(self, value: V) -> None:
-        self._bucket[self.key] = value
+        # As `TaskTable.__setitem__` does for a key.
+        bucket, slot = self._bucket, self._slot
+        try:
+            data, decoded = bucket.admitting(value)
+        except REFUSALS as error:
+            refuse_value(error, bucket.definition.label)
+        dirty = slot[DIRTY]
+        bucket.undo.append((bucket, slot, slot[VALUE], slot[DATA], dirty))
+        bucket.overlay.written_bytes += len(data)
+        slot[VALUE] = decoded if bucket.fresh is None else data
+        slot[DATA] = data
+        if not dirty:
+            slot[DIRTY] = True
+            bucket.dirty.append(slot)
 
 
 class RuntimeRow(WindowRow[K, V]):
-    """A row, as the runtime makes it."""
+    """A row, as the runtime makes it. Raises as a table does for its key."""
 
     __slots__ = ()
 
-    def __init__(self, bucket: Any, initial: Callable[[], V], key: K, start_ms: int, end_ms: int) -> None:
+    def __init__(self, bucket: _Bucket, key: K) -> None:
         self._bucket = bucket
-        self._initial = initial
+        self._slot = bucket.slots.get(key) or bucket.add_slot(key)
         self.key = key
-        self.start_ms = start_ms
-        self.end_ms = end_ms
 
 
 class TaskWindow(Generic[K, V]):
@@ -96,7 +132,6 @@ class TaskWindow(Generic[K, V]):
         "_context",
         "_definition",
         "_grace_ms",
-        "_initial",
         "_late",
         "_late_events",
         "_mark_ms",
@@ -111,7 +146,6 @@ class TaskWindow(Generic[K, V]):
         _context: Any
         _definition: DeclaredWindow[K, V]
         _grace_ms: int
-        _initial: Callable[[], V]
         _late: tuple[Any, int, Any]
         _late_events: int
         _mark_ms: int
@@ -152,18 +186,15 @@ class TaskWindow(Generic[K, V]):
         )
         if key is _MISSING:
             key = event.key
-        closed_ms = self._clock.ms - self._grace_ms
-        closed_ms = max(closed_ms, self._mark_ms)
         if self._tumbling:
             size_ms = self._size_ms
-            start_ms = time_ms - time_ms % size_ms
-            end_ms = start_ms + size_ms
-            if end_ms > closed_ms:
-                bucket = self._buckets.get(end_ms) or self._bucket_of(end_ms)
-                return (RuntimeRow(bucket, self._initial, key, start_ms, end_ms),)
+            end_ms = time_ms - time_ms % size_ms + size_ms
+            # The mark is never above the clock, so a window that ends after the clock is open.
+            if end_ms > self._clock.ms or end_ms > self._closed_ms():
+                return (RuntimeRow(self._buckets.get(end_ms) or self._bucket_of(end_ms), key),)
             self._is_late(event, (end_ms,))
             return ()
-        return self._hops(event, key, time_ms, closed_ms)
+        return self._hops(event, key, time_ms, self._closed_ms())
 
     def get(self, key: K, /, *, at_ms: int) -> V | None:
         """The value of a key in the open window at a time.
@@ -184,26 +215,31 @@ class TaskWindow(Generic[K, V]):
             so_far = ctx.window(hourly).get(event.key, at_ms=ctx.clock_ms)
             ```
         """
-        closed_ms = max(self._mark_ms, self._clock.ms - self._grace_ms)
+        closed_ms = self._closed_ms()
         for end_ms in self._definition.ends_at(at_ms):
             if end_ms > closed_ms:
                 bucket = self._buckets.get(end_ms) or self._bucket_of(end_ms)
-                found: V | None = bucket.get(key)
+                slot = bucket.slots.get(key) or bucket.add_slot(key)
+                value: Any = bucket.read(key, slot) if slot[VALUE] is UNREAD else slot[VALUE]
+                if value is ABSENT:
+                    return None
+                found: V = value if bucket.fresh is None else bucket.fresh(value)
                 return found
         return None
+
+    def _closed_ms(self) -> int:
+        return max(self._mark_ms, self._clock.ms - self._grace_ms)
 
     def _hops(
         self, event: Event[Any, Any], key: K, time_ms: int, closed_ms: int
     ) -> Sequence[WindowRow[K, V]]:
-        buckets, bucket_of, initial, size_ms = self._buckets, self._bucket_of, self._initial, self._size_ms
+        buckets, bucket_of = self._buckets, self._bucket_of
         ends = self._definition.ends_at(time_ms)
         late = [end_ms for end_ms in ends if end_ms <= closed_ms]
         if late:
             self._is_late(event, late)
         return [
-            RuntimeRow(buckets.get(end_ms) or bucket_of(end_ms), initial, key, end_ms - size_ms, end_ms)
-            for end_ms in ends
-            if end_ms > closed_ms
+            RuntimeRow(buckets.get(end_ms) or bucket_of(end_ms), key) for end_ms in ends if end_ms > closed_ms
         ]
 
     def _is_late(self, event: Event[Any, Any], ends: Sequence[int]) -> None:
@@ -229,20 +265,53 @@ class TaskWindow(Generic[K, V]):
 
 
 class _Bucket(RuntimeTable[Any, Any]):
-    """The rows of one end."""
+    """The rows of one end. `initial`: makes the default value. `whole`: all of its rows are in memory."""
 
-    __slots__ = ()
+    __slots__ = ("end_ms", "initial", "size_ms", "whole")
+
+    # The same slots under other names: a property would cost a call for each record.
+    admitting: Any = TaskTable._admit  # type: ignore[misc]  # noqa: SLF001
+    dirty: Any = TaskTable._dirty  # type: ignore[misc]  # noqa: SLF001
+    fresh: Any = TaskTable._fresh  # type: ignore[misc]  # noqa: SLF001
+    overlay: Any = TaskTable._overlay  # type: ignore[misc]  # noqa: SLF001
+    slots: Any = TaskTable._slots  # type: ignore[misc]  # noqa: SLF001
+    undo: Any = TaskTable._undo  # type: ignore[misc]  # noqa: SLF001
 
     def __init__(
-        self, window: DeclaredWindow[Any, Any], store: Any, overlay: TaskOverlay, prefix: bytes
+        self,
+        window: DeclaredWindow[Any, Any],
+        end_ms: int,
+        store: ReadableStore,
+        overlay: TaskOverlay,
+        prefix: bytes,
     ) -> None:
         super().__init__(window.rows, store, overlay)
         self._prefix = prefix
+        self.end_ms = end_ms
+        self.size_ms = window.size_ms
+        self.initial = window.initial
+        self.whole = next(iter(store.scan(prefix)), None) is None
+
+    def add_slot(self, key: Any) -> Slot:
+        """A slot for a key that is not in memory. Raises as a table does for its key."""
+        return self._add_slot(key)
+
+    def read(self, key: Any, slot: Slot) -> Any:
+        """The value of a slot that was not read yet."""
+        if self.whole:
+            slot[VALUE] = ABSENT
+            return ABSENT
+        return self._read(key, slot)
+
+    def trim(self, most_bytes: int) -> None:
+        """As for a table. Rows that are dropped must be read again."""
+        self.whole = False
+        super().trim(most_bytes)
 
     @property
     def changed(self) -> dict[bytes, bytes | None]:
         """The writes since the last seal, by full key."""
-        return {slot[2]: slot[1] for slot in self._dirty}
+        return {slot[FULL_KEY]: slot[DATA] for slot in self._dirty}
 
     @property
     def changes(self) -> int:
@@ -295,10 +364,6 @@ class RuntimeWindow(TaskWindow[K, V]):
         self._grace_ms = definition.grace_ms
         self._size_ms = definition.size_ms
         self._tumbling = definition.every_ms == definition.size_ms
-        if definition.value.immutable:
-            self._initial = lambda: definition.default
-        else:
-            self._initial = lambda: definition.value.decode(definition.default_data)
         self._bucket_of = self._new_bucket
         self._prefix = rows + table_prefix(definition.name)
         self._cursor = self._prefix  # all rows before it are removed
@@ -327,7 +392,7 @@ class RuntimeWindow(TaskWindow[K, V]):
     @property
     def closed_ms(self) -> int:
         """The windows that end up to this time are closed. It never goes back, also if `grace_s` is raised."""
-        return max(self._mark_ms, self._clock.ms - self._grace_ms)
+        return self._closed_ms()
 
     @property
     def next_ms(self) -> int:
@@ -394,7 +459,8 @@ class RuntimeWindow(TaskWindow[K, V]):
             excess -= before - bucket.measure()
 
     def _new_bucket(self, end_ms: int) -> _Bucket:
-        bucket = _Bucket(self._definition, self._store, self._overlay, self._prefix + pack_end(end_ms))
+        prefix = self._prefix + pack_end(end_ms)
+        bucket = _Bucket(self._definition, end_ms, self._store, self._overlay, prefix)
         self._buckets[end_ms] = bucket
         if end_ms < self.next_end_ms:
             self.next_end_ms = end_ms

@@ -242,6 +242,10 @@ class DeclaredWindow(Window[K, V], DeclaredTable[Any, V]):
         start_ms = round(moment.timestamp() * 1000)
         return WindowKey(parse_key(self.rows.key, key), start_ms, start_ms + self.size_ms)
 
+    def initial(self) -> V:
+        """The value of a key that was not assigned: a new object if it can change."""
+        return self.default if self.value.immutable else self.value.decode(self.default_data)
+
     def ends_at(self, time_ms: int) -> Sequence[int]:
         """The ends of the windows that an event of this time is in, in order."""
         every_ms, size_ms = self.every_ms, self.size_ms

@@ -188,18 +188,18 @@ ROWS = [
     Broken(
         "a row that is read ahead misses a sealed write",
         pipeline.api.table.TaskTable._load,
-        "                if slot[_FULL_KEY] in self._overlay.sealed:\n",
+        "                if slot[FULL_KEY] in self._overlay.sealed:\n",
         "                if False:\n",
         "tests/runtime/task/test_prefetch.py newest_value",
     ),
     Broken(
         "a later write reaches a sealed commit",
         pipeline.api.table.TaskTable.__setitem__,
-        "        slot[_VALUE] = decoded if self._fresh is None else data\n        slot[_DATA] = data\n",
-        "        slot[_VALUE] = decoded if self._fresh is None else data\n"
-        "        slot[_DATA] = data\n"
-        "        if slot[_FULL_KEY] in self._overlay.sealed:\n"
-        "            self._overlay.sealed[slot[_FULL_KEY]] = data\n",
+        "        slot[VALUE] = decoded if self._fresh is None else data\n        slot[DATA] = data\n",
+        "        slot[VALUE] = decoded if self._fresh is None else data\n"
+        "        slot[DATA] = data\n"
+        "        if slot[FULL_KEY] in self._overlay.sealed:\n"
+        "            self._overlay.sealed[slot[FULL_KEY]] = data\n",
         "tests/api/test_table.py sealed_overlay",
     ),
 ]

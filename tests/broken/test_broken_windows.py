@@ -30,15 +30,15 @@ ROWS = [
     Broken(
         "lateness is decided by a missing row",
         pipeline.api.window_rows.TaskWindow.rows,
-        "if end_ms > closed_ms:",
-        "if end_ms > closed_ms or end_ms in self._buckets:",
+        "end_ms > self._closed_ms():",
+        "end_ms > self._closed_ms() or end_ms in self._buckets:",
         f"{WINDOWS} just_closed",
     ),
     Broken(
         "nothing is late",
         pipeline.api.window_rows.TaskWindow.rows,
-        "if end_ms > closed_ms:",
-        "if True:",
+        "end_ms > self._closed_ms():",
+        "True:",
         f"{WINDOWS} across_a_crash",
     ),
     Broken(

@@ -218,7 +218,7 @@ class Processor:
             else:
                 return
 
-    def _run_timed(
+    def _run_timed(  # noqa: PLR0912 - one branch for each kind of topic and handlers
         self,
         topic: DeclaredTopic[Any, Any],
         bindings: list[Binding],
@@ -233,6 +233,7 @@ class Processor:
             topic.event_time_ms,
         )
         binding, make, latest_ms, newest_ms = bindings[0], self._make, times.latest_ms, times.newest_ms
+        single = binding.function if len(bindings) == 1 else None
         # A handler may change a mutable value, so each handler gets its own copy.
         fresh = not topic.value.immutable
         mark, time_ms = len(outputs), -1
@@ -240,16 +241,24 @@ class Processor:
             try:
                 for record in remaining:
                     context.message = record
-                    mark, time_ms, binding = len(outputs), -1, bindings[0]
+                    mark = len(outputs)
+                    time_ms = -1
+                    binding = bindings[0]
                     event = make(decode_key(record.key()), decode_value(record.value()), record)
-                    found = record.timestamp()[1] if time_of is None else time_of(event)
-                    if type(found) is not int or not 0 <= found <= latest_ms:
-                        checked_time(found, latest_ms)  # raises
+                    if time_of is None:
+                        found = record.timestamp()[1]
+                        if not 0 <= found <= latest_ms:
+                            checked_time(found, latest_ms)  # raises
+                    else:
+                        found = checked_time(time_of(event), latest_ms)
                     context.event_ms = time_ms = found
-                    for binding in bindings:
-                        if fresh and binding is not bindings[0]:
-                            event = make(event.key, decode_value(record.value()), record)
-                        binding.function(event, context)
+                    if single is not None:
+                        single(event, context)
+                    else:
+                        for binding in bindings:
+                            if fresh and binding is not bindings[0]:
+                                event = make(event.key, decode_value(record.value()), record)
+                            binding.function(event, context)
                     undo.clear()
                     if time_ms > newest_ms:
                         newest_ms = times.observe(time_ms)

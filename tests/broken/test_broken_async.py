@@ -76,9 +76,9 @@ ROWS = [
     ),
     Broken(
         "a write that is in the tables hides later ones",
-        pipeline.runtime.calls.partition_calls.PartitionCalls.applied,
-        "            del self.earlier[call.key]\n",
-        "            pass\n",
+        pipeline.runtime.calls.async_task.AsyncTask._apply_run,
+        "                    del earlier[key]\n",
+        "                    pass\n",
         f"{CALLS} memory_of_finished_calls",
     ),
     Broken(

@@ -55,11 +55,13 @@ class AsyncTask(Task):
                 binding,
                 event_type(self.id.app, self.id.group, plan.identity.inputs[binding.topic.name].topic_id),
                 binding.topic.value.read,
+                binding.topic.value.decode if binding.topic.value.decode_message is None else None,
             )
             for binding in plan.group.bindings
         }
         longest_s = max(binding.timeout_s for binding in plan.group.bindings)
-        self._drain_s = min(longest_s, settings.stop_timeout_s / 2)
+        # Then the last commit and the release entry follow, before the worker or the next owner loses patience.
+        self._drain_s = min(longest_s, settings.stop_timeout_s / 2, settings.handoff_timeout_s / 2)
         self._until_s = 0.0  # when the calls of a leaving task are cancelled
         self._released = False
         self._broken: PipelineError | None = None  # the error that has ended the task
@@ -288,7 +290,7 @@ class AsyncTask(Task):
         self._use(partition)
         if not self._open_records:
             self._pace.opened()
-        outputs_before, done, stopped = len(outputs), 0, None
+        outputs_before, done, stopped, earlier = len(outputs), 0, None, calls.earlier
         for call in run:
             if call.settle is not None:
                 try:
@@ -297,9 +299,11 @@ class AsyncTask(Task):
                     stopped = error
                     break
             elif call.written:
+                key = call.key
                 for table, (data, decoded) in call.written.items():
-                    table.put(call.key, data, decoded)
-                calls.applied(call)
+                    table.put(key, data, decoded)
+                if earlier.get(key) is call:
+                    del earlier[key]
             if call.made:
                 outputs += call.made
             done += 1

@@ -48,14 +48,16 @@ _WAITING: Final = CallState.WAITING
 class Route:
     """The async handler of a topic in one task.
 
-    `make`: the class of its events. `read`: decodes the value of a record. `noted`: whether the record is written to
-    the crash log for each step of a call.
+    `make`: the class of its events. `read`: decodes the value of a record. `decode`: the
+    same from the bytes alone; None if the codec needs the record. `noted`: whether the record is written to the crash
+    log for each step of a call.
     """
 
     topic: DeclaredTopic[Any, Any]
     binding: Binding
     make: type[Event[Any, Any]]
     read: Callable[[Record], Any]
+    decode: Callable[[bytes | None], Any] | None = None
     noted: bool = False
 
 
@@ -112,8 +114,9 @@ class Call(AsyncContext):
 
     def start(self) -> Coroutine[Any, Any, None]:
         """Call the handler. The value is decoded again for each attempt. Raises what the codec raises."""
-        route, record = self.route, self._message
-        event = self._event = route.make(self._key, route.read(record), record)
+        route, record, decode = self.route, self._message, self.route.decode
+        value = decode(record.value()) if decode is not None else route.read(record)
+        event = self._event = route.make(self._key, value, record)
         handler: Coroutine[Any, Any, None] = route.binding.function(event, self)
         return Noted(handler, self.task.crashes, self.name, self.place) if route.noted else handler
 

@@ -178,11 +178,6 @@ class PartitionCalls:
         self._outstanding.calls -= len(taken)
         return taken
 
-    def applied(self, call: Call) -> None:
-        """The writes of a call are in the tables."""
-        if self.earlier.get(call.key) is call:
-            del self.earlier[call.key]
-
     def leave(self) -> None:
         """Drop the calls behind the last one that has started, and those from the first retry on. Retry nothing.
 

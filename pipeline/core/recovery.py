@@ -16,6 +16,7 @@ from pipeline.core.event_time import WINDOW_SCHEMA
 from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.names import is_replays
 from pipeline.core.position import AppliedPosition
+from pipeline.core.suggestions import counted
 from pipeline.errors import CheckpointStoreError, ConfigError, FatalTaskError
 
 __all__ = [
@@ -312,14 +313,15 @@ def check_identity(
             )
         if current.partitions != facts.partitions:
             raise ConfigError(
-                f"{where}: topic {topic} had {facts.partitions} partitions and has {current.partitions}: keys have "
-                "moved away from their state",
+                f"{where}: topic {topic} had {counted(facts.partitions, 'partition')} and has {current.partitions}: "
+                "keys have moved away from their state",
                 hint="follow runbooks/partitions-changed.md",
             )
     if task_count(before) != task_count(now):
         raise ConfigError(
-            f"{where} belongs to a group of {task_count(before)} tasks, and this is one of {task_count(now)}",
-            hint=f"declare {task_count(before)} tasks: the number never changes",
+            f"{where} belongs to a group of {counted(task_count(before), 'task')}, and this is one of "
+            f"{task_count(now)}",
+            hint=f"declare {counted(task_count(before), 'task')}: the number never changes",
         )
     return _check_tables(where, before.tables, now.tables, upgrades)
 

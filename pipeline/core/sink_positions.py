@@ -20,6 +20,7 @@ from typing import NamedTuple
 from pipeline.core.inputs import TaskInputs
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.recovery import CommitOutcome
+from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError, FatalTaskError, InvariantError
 
 __all__ = [
@@ -170,8 +171,8 @@ def check_inputs(where: str, rows: Collection[PositionRow], inputs: Mapping[str,
             )
         if row.partitions != now.partitions:
             raise ConfigError(
-                f"{where}: topic {row.topic} had {row.partitions} partitions and has {now.partitions}: the rows of "
-                "a key would come from two tasks, in any order",
+                f"{where}: topic {row.topic} had {counted(row.partitions, 'partition')} and has {now.partitions}: "
+                "the rows of a key would come from two tasks, in any order",
                 hint="follow runbooks/partitions-changed.md",
             )
 

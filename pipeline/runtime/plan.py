@@ -18,7 +18,7 @@ from pipeline.core.event_time import AHEAD_MS
 from pipeline.core.inputs import TaskInputs
 from pipeline.core.journal_format import Identity, InputFacts
 from pipeline.core.names import GroupId, TaskId, TopicPartition
-from pipeline.core.suggestions import did_you_mean, topic_hint
+from pipeline.core.suggestions import counted, did_you_mean, topic_hint
 from pipeline.errors import ConfigError
 from pipeline.ports import TopicInfo
 from pipeline.runtime.dead_letter_topics import dead_letter_topics, wants_letters
@@ -86,7 +86,7 @@ class GroupPlan:
         found = self.identity.inputs.get(self.id.replays_topic)
         if found is not None and found.partitions != self.partitions:
             raise ConfigError(
-                f"topic {self.id.replays_topic} has {found.partitions} partitions, and the inputs of group "
+                f"topic {self.id.replays_topic} has {counted(found.partitions, 'partition')}, and the inputs of group "
                 f"{self.id.app}/{self.id.group} have {self.partitions}: a replay is in the partition of its record",
                 hint="the pipeline creates that topic itself: delete the topic that was created by another program",
             )
@@ -177,7 +177,8 @@ def inputs_changed(plan: GroupPlan, now: Mapping[str, TopicInfo]) -> TopicChange
             return TopicChange(f"topic {name} was deleted and created again", recreated)
         if current.partitions != facts.partitions:
             return TopicChange(
-                f"topic {name} had {facts.partitions} partitions and has {current.partitions}", moved
+                f"topic {name} had {counted(facts.partitions, 'partition')} and has {current.partitions}",
+                moved,
             )
     return None
 
@@ -203,8 +204,8 @@ def outputs_changed(
             )
         if before is not None and current is not None and current.partitions != before:
             return TopicChange(
-                f"topic {name} had {before} partitions and has {current.partitions}, and this task writes to it: "
-                "keys would move to other partitions than their readers' state",
+                f"topic {name} had {counted(before, 'partition')} and has {current.partitions}, and this task "
+                "writes to it: keys would move to other partitions than their readers' state",
                 "follow runbooks/partitions-changed.md",
             )
     return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +17,7 @@ from pipeline.broker.state import node_dir
 from pipeline.config import KafkaSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
+from tests.support.stalling import stall
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.kills, pytest.mark.timeout(900)]
@@ -75,11 +74,7 @@ def _stall(kafka: LocalKafka, times: int, seconds: float) -> None:
     """The process stands still for longer than its session with the controller."""
     pid = kafka.status().nodes[0].pid
     for _ in range(times):
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            time.sleep(seconds)
-        finally:
-            os.kill(pid, signal.SIGCONT)
+        stall(pid, seconds)
         time.sleep(1.0)  # commits between two stalls
 
 

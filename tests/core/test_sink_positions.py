@@ -102,7 +102,7 @@ def test_an_epoch_is_above_all_that_were_ever_heard_of() -> None:
     [
         ({"cluster_id": "staging"}, "in Kafka cluster staging, this is cluster", "its own cluster"),
         ({"topic_id": "id-before"}, "topic a was deleted and created again", "topic-recreated.md"),
-        ({"partitions": 1}, "topic a had 1 partitions and has 2", "partitions-changed.md"),
+        ({"partitions": 1}, "topic a had 1 partition and has 2", "partitions-changed.md"),
     ],
 )
 def test_positions_in_something_else_are_refused(changed: dict[str, object], said: str, hint: str) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -18,6 +15,7 @@ from pipeline.core.names import TopicPartition
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ports import TopicSpec
+from tests.support.stalling import stall
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -44,11 +42,7 @@ def _fence(kafka: LocalKafka) -> None:
 
     before = len(changes())
     for _ in range(STALLS):
-        os.kill(status.pid, signal.SIGSTOP)
-        try:
-            time.sleep(3 * SESSION_MS / 1000)
-        finally:
-            os.kill(status.pid, signal.SIGCONT)
+        stall(status.pid, 3 * SESSION_MS / 1000)
         with suppress(AssertionError):  # its heartbeat was faster than the check of its session
             wait_until(lambda: len(changes()) >= before + 2, log.read_text, 3.0)
             return

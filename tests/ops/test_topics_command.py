@@ -232,7 +232,7 @@ def test_a_worker_compares_its_topics_with_their_declarations(declared: Declared
     ]
     declared.declare("", 2, retention_ms="-1", segment_bytes="2000000")
     _, err = command.run("worker", "shop:app", code=1)
-    assert f"topic {name} has 1 partitions, but topics/{name}.yaml declares 2" in err
+    assert f"topic {name} has 1 partition, but topics/{name}.yaml declares 2" in err
     assert "pipeline topics plan --dir topics" in err
     out, _ = declared.run("apply", "--allow", name, code=1)
     assert f"group {name}/main reads the topic: with 2 partitions instead of 1" in out

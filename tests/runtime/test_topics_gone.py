@@ -54,7 +54,7 @@ def test_a_topic_that_gets_partitions_stops_the_tasks_that_read_it_or_write_to_i
     driver = looked_at(sums.driver)
     driver.broker.add_partitions(topic, 1)
     error = run_to_failure(driver)
-    assert f"topic {topic} had 1 partitions and has 2" in error.message
+    assert f"topic {topic} had 1 partition and has 2" in error.message
     assert "runbooks/partitions-changed.md" in (error.hint or "")
 
 

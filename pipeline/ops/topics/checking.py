@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from pipeline.core.suggestions import did_you_mean, topic_hint
+from pipeline.core.suggestions import counted, did_you_mean, topic_hint
 from pipeline.errors import ConfigError
 from pipeline.ops.topics.declarations import (
     WHAT_IS_DECLARED,
@@ -54,7 +54,7 @@ def check_topics(
         topic = _declared(name, path)
         if topic.partitions != info.partitions:
             raise ConfigError(
-                f"topic {name} has {info.partitions} partitions, but {path} declares {topic.partitions}",
+                f"topic {name} has {counted(info.partitions, 'partition')}, but {path} declares {topic.partitions}",
                 hint=f"to see the difference and what it means, run: pipeline topics plan --dir {directory}",
             )
         if name in with_ids and not topic.id:

@@ -24,6 +24,7 @@ from pipeline.core.inputs import TaskInputs
 from pipeline.core.journal_format import NO_CHAIN, Entry, EntryKind, Identity, encode_entry
 from pipeline.core.names import GroupId, TaskId, TopicPartition, checkpoint_prefix, is_replays
 from pipeline.core.recovery import GenesisPlan, plan_genesis
+from pipeline.core.suggestions import counted
 from pipeline.errors import (
     AbortableError,
     ConfigError,
@@ -356,8 +357,8 @@ def _create_journal(group: GroupId, partitions: int, replication: int, environme
 def _check_journal(where: str, journal: TopicInfo, partitions: int) -> None:
     if journal.partitions != partitions:
         raise ConfigError(
-            f"{where}: its journal {journal.name} has {journal.partitions} partitions, and this worker has chosen "
-            f"{partitions} tasks: another worker has created it meanwhile",
+            f"{where}: its journal {journal.name} has {counted(journal.partitions, 'partition')}, and this worker "
+            f"has chosen {counted(partitions, 'task')}: another worker has created it meanwhile",
             hint="start this worker again; all workers of an app must declare the same number of tasks",
         )
     limit = int(journal.config.get("max.message.bytes", JOURNAL_MESSAGE_BYTES))

@@ -363,7 +363,11 @@ class Processor:
         if not self._has_bad_time(topic, record):
             retry = self._errors.retry(topic, binding, record, error, failures, self._seen)
         if retry is not None:
-            raise retry from error
+            try:
+                raise retry from error
+            finally:
+                # This frame is in its traceback. The cycle would keep what the error holds, such as a socket, open.
+                del retry
         self._errors.settle(binding, record, error, failures)
 
 

@@ -332,6 +332,20 @@ ROWS = (
                 ],
             ),
             Panel(
+                "Event clocks behind the wall clock",
+                "Groups with windows: the clock of the partition that is furthest behind. It stands still while an "
+                "input has records that are not processed, and windows do not close.",
+                [Query(f"max by (group) (pipeline_clock_behind_seconds{{{_OF_GROUP}}})", "{{group}}")],
+                "s",
+            ),
+            Panel(
+                "Late events",
+                "Events that came after their window was closed, per second. Raise `grace_s`, or look for a producer "
+                "with old times.",
+                [Query(_rate("pipeline_late_events_total", "group"), "{{group}}")],
+                _PER_S,
+            ),
+            Panel(
                 "Retries",
                 "Failed attempts that were followed by another one, per second. Records of the same topic and task "
                 "wait meanwhile.",

@@ -77,7 +77,7 @@ def case_section(name: str, case: Case, result: CaseResult, runs: Mapping[str, R
     lines = [
         f"### {case.title}",
         "",
-        case.what,
+        *_wrapped([case.what]),
         "",
         f"![{case.title}: {case.measures[0].title}](../assets/performance/{name}.svg)",
         "",

@@ -108,7 +108,7 @@ def _fitting(lines: Sequence[Text], room: int, what: str, *, titles: int = 0) ->
 def _only(worker: WorkerStatus, groups: Collection[str]) -> str:
     """The groups of a worker that does not run all of them."""
     own = sorted(groups & worker.rings.keys())
-    return "" if len(own) == len(groups) else f" of {', '.join(own) or 'no group'}"
+    return "" if len(own) == len(groups) or not worker.rings else f" of {', '.join(own) or 'no group'}"
 
 
 def _totals(found: AppStatus, now_ms: int) -> list[Text]:

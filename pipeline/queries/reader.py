@@ -36,6 +36,7 @@ from pipeline.core.notes import Owner, decode_note
 from pipeline.errors import ConfigError, QueryError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.ports import Deadline, SystemClock
 from pipeline.producing.delivery import Delivered, Delivery
 
 __all__ = ["Answer", "Reader"]
@@ -161,6 +162,8 @@ class Reader:
             ```
         """
         until_s = time.monotonic() + timeout_s
+        pause_s = _REFRESH_S
+        deadline = Deadline(SystemClock(), timeout_s, lambda: pause_s)
         definition = self._declared(table)
         encoded = _encoded(definition, key)
         partitions, tasks = self._counts_of(definition.group)
@@ -184,12 +187,12 @@ class Reader:
                     if place is not None and not passed
                     else f"the answer is {row.age_s} s old"
                 )
-            if time.monotonic() + _AGAIN_S >= until_s:
+            pause_s = _AGAIN_S if row is not None else _REFRESH_S
+            if not deadline.pause():
                 raise QueryError(
                     f"table {definition.group}.{definition.name}: no answer for task {task} in {timeout_s:g} s: {why}",
                     hint=f"run pipeline status {self._app.name}, or raise timeout_s",
                 )
-            time.sleep(_AGAIN_S if row is not None else _REFRESH_S)
 
     def close(self) -> None:
         """Close the connections. After that, `get` raises ConfigError."""

@@ -59,8 +59,11 @@ def task(
 
 
 def app(*tasks: TaskStatus, letters: tuple[GroupLetters, ...] = ()) -> AppStatus:
+    rings = {each.task.group: "2.64,40" for each in tasks}
     workers = [
-        WorkerStatus(name, f"{name}-x", 1, sum(each.worker == name for each in tasks), waiting=False)
+        WorkerStatus(
+            name, f"{name}-x", 1, sum(each.worker == name for each in tasks), waiting=False, rings=rings
+        )
         for name in ("host-0", "host-1")
     ]
     problems = problems_of("flights", tasks, workers, NOW_MS) + letter_problems(letters)

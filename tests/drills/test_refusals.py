@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import App, Context, Event, Sqlite
+from pipeline import App, Context, Event, Sqlite, Tumbling
 from pipeline.app import declared_app
 from pipeline.core.names import TaskChoice, TaskId
 from pipeline.core.recovery_time import DEFAULT_SPEED
@@ -289,10 +289,12 @@ def _shadow(name: str, kind: str) -> ShadowReplay:
     app = App(name)
     numbers = app.topic("numbers", key=str, value=int)
     app.table("totals", key=str, value=int)
+    if kind == "windows":
+        app.window("hours", key=str, value=int, size=Tumbling(3600), grace_s=0, default=0)
     if kind == "sinks":
         app.group("rows").sink(numbers, Sqlite("rows.db", "rows", row=lambda event: {"id": event.key}))
     else:
-        (app if kind == "main" else app.group(kind)).handler(numbers)(_handle)
+        (app if kind in {"main", "windows"} else app.group(kind)).handler(numbers)(_handle)
     return ShadowReplay(declared_app(app))
 
 
@@ -303,6 +305,7 @@ def test_a_replay_runs_only_the_code_of_the_live_app(fleet: Fleet, tmp_path: Pat
     assert _refused(_shadow("other", "main"), scene) == "another-app"
     assert _refused(_shadow(APP, "sinks"), scene) == "only-sinks"
     assert _refused(_shadow(APP, "second"), scene) == "group-not-live"
+    assert _refused(_shadow(APP, "windows"), scene) == "has-windows"
     assert _refused(_shadow(APP, "main"), scene) == "table-changed"
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from pipeline.api.group import DeclaredGroup
 from pipeline.errors import ConfigError
-from pipeline.ports import Clock, EventLoop, Logger
+from pipeline.ports import Clock, Deadline, EventLoop, Logger
 from pipeline.runtime.calls.slots import Slots
 from pipeline.runtime.crashes import Crashes
 from pipeline.runtime.metrics.meter import Meter
@@ -129,8 +129,8 @@ class CallLoop:
         """Run a coroutine to its end, for at most `seconds`."""
         task = loop.loop.create_task(coroutine)
         task.add_done_callback(lambda _: loop.loop.stop())
-        deadline_s = self._clock.monotonic_s() + seconds
-        while not task.done() and self._clock.monotonic_s() < deadline_s:
+        deadline = Deadline(self._clock, seconds, SLICE_S)
+        while not (task.done() or deadline.has_passed()):
             loop.sleep(SLICE_S)
         task.cancel()
         return task

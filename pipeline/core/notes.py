@@ -55,6 +55,10 @@ class Owner(NamedTuple):
         """Of two notes about a task, the one with the higher order counts, in whatever order they arrive."""
         return self.seq, self.released
 
+    def replaces(self, known: Owner | None) -> bool:
+        """Whether this note counts instead of the one that is known."""
+        return known is None or self.order >= known.order
+
 
 class Claim(NamedTuple):
     """The worker that prepares for a task. `ready`: a handoff would be short. An empty worker withdraws the claim.

@@ -117,7 +117,6 @@ class Reader:
         self._settings = settings if settings is not None else load_settings()
         self._lock = threading.Lock()
         self._owners: _Owners | None = None
-        self._read_s = 0.0
         self._counts: dict[str, tuple[int, int]] = {}  # of partitions and tasks, by group
         self._idle: dict[str, list[http.client.HTTPConnection]] = {}
         self._closed = False
@@ -260,7 +259,7 @@ class Reader:
         return known
 
     def _ask(self, task: TaskId, path: str, until_s: float) -> tuple[_Row | None, str]:
-        """The answer of the task's owner, or why there is none."""
+        """The answer of the task's owner, or the reason why it gave no answer."""
         owners = self._known()
         address = owners.address.get(task)
         if address is None:
@@ -345,7 +344,7 @@ class Reader:
                 task, about = note
                 if isinstance(about, HttpAddress):
                     ports[about.worker] = about
-                elif isinstance(about, Owner) and (task not in owners or about.order >= owners[task].order):
+                elif isinstance(about, Owner) and about.replaces(owners.get(task)):
                     owners[task] = about
         address, without_port = {}, {}
         for task, owner in owners.items():

@@ -122,7 +122,7 @@ class LiveTask(Protocol):
 
     @property
     def clock_ms(self) -> int | None:
-        """The event clock of the partition that is furthest behind; None if there is none."""
+        """The event clock of the partition that is furthest behind; None without a clock."""
         ...
 
     @property

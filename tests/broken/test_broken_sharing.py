@@ -79,7 +79,7 @@ ROWS = [
     Broken(
         "a late note turns owners back",
         pipeline.runtime.assignment.roster.RosterWatch._merge,
-        "if known is None or about.order >= known.order:",
+        "if about.replaces(self._owners.get(task)):",
         "if True:",
         "tests/runtime/assignment/test_roster.py later_entry",
     ),

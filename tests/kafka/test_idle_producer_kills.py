@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 
-from tests.support.kafka.harness import DEADLINE_S, Workbench
+from tests.support.kafka.harness import Workbench
 from tests.support.runtime.steps import COMMIT_STEPS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.kills]
@@ -32,15 +30,5 @@ def test_a_task_that_was_taken_while_its_producer_was_closed_is_not_taken_back(r
     """No open producer is fenced, so nothing tells the stopped worker: it must find the entry of its successor."""
     resting.send(200)
     zombie = resting.stopped_while_resting()
-    resting.state_dir = resting.state_dir.with_name("of-the-successor")
-    successor = resting.worker("--worker-id", "killed", "--commit-interval-ms", "20")
-    resting.send(100)
-    resting.catch_up(successor)
-    zombie.send_signal(signal.SIGCONT)
-    resting.send(100)
-    zombie.wait(DEADLINE_S)
-    resting.send(100)
-    resting.catch_up(successor)
-    assert resting.stop(successor) == 0, resting.log.read_text()
-    resting.check()
+    resting.outlive(zombie)
     resting.verify_at_rest()

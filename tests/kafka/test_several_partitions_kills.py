@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
 
-from tests.support.kafka.harness import DEADLINE_S, Workbench
+from tests.support.kafka.harness import Workbench
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.kills]
@@ -21,17 +20,7 @@ RESET = 3  # a partition of task 1, which also has partition 1
 def test_an_owner_that_was_stopped_past_its_take_over_commits_nothing(several: Workbench, point: str) -> None:
     """It continues within its transaction, whose partitions the fence of its successor has aborted: one chain."""
     zombie = several.stopped_while_running(point)
-    several.state_dir = several.state_dir.with_name("of-the-successor")
-    successor = several.worker("--worker-id", "killed", "--commit-interval-ms", "20")
-    several.send(100)
-    several.catch_up(successor)
-    zombie.send_signal(signal.SIGCONT)
-    several.send(100)
-    zombie.wait(DEADLINE_S)
-    several.send(100)
-    several.catch_up(successor)
-    assert several.stop(successor) == 0, several.log.read_text()
-    several.check()
+    several.outlive(zombie)
     several.verify_at_rest()
 
 

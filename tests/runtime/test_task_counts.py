@@ -13,20 +13,11 @@ from hypothesis import strategies as st
 from pipeline import App, Batch, Context, Dedup, Event
 from pipeline.config import WorkerSettings
 from pipeline.testing import Step, TestDriver
-from tests.support.runtime.steps import COMMIT_STEPS
+from tests.support.runtime.steps import OWNER_STEPS
 
 PARTITIONS = 10
 COUNTS = [1, 2, 5, PARTITIONS]
 BAD, LUCKY_AT_THE_THIRD_TRY = 13, 17
-STEPS = [
-    Step.AFTER_FENCE,
-    Step.AFTER_CHOICE,
-    Step.AFTER_REPLAY,
-    Step.BEFORE_ACQUIRE,
-    Step.AFTER_ACQUIRE,
-    *COMMIT_STEPS,
-    Step.BEFORE_RETIRE,
-]
 
 
 @dataclass(frozen=True)
@@ -96,7 +87,7 @@ records = st.lists(
     ),
     max_size=30,
 )
-crashes = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(1, 12), st.booleans()), max_size=3)
+crashes = st.lists(st.tuples(st.sampled_from(OWNER_STEPS), st.integers(1, 12), st.booleans()), max_size=3)
 
 
 def results(tasks: int | None, sent: list[Sent], crashes: list[tuple[Step, int, bool]]) -> Any:

@@ -327,8 +327,7 @@ class RosterWatch:
         if isinstance(about, Claim):
             self._claims[task] = about
             return
-        known = self._owners.get(task)
-        if known is None or about.order >= known.order:
+        if about.replaces(self._owners.get(task)):
             self._owners[task] = about
 
     def _begin_write(self, now: float) -> None:

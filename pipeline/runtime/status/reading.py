@@ -193,7 +193,7 @@ def _roster(
                 claims[task] = about
             elif isinstance(about, MeasuredSpeed):
                 speeds[about.worker] = about.speed
-            elif isinstance(about, Owner) and (task not in owners or about.order >= owners[task].order):
+            elif isinstance(about, Owner) and about.replaces(owners.get(task)):
                 owners[task] = about
     alive = [member for member in members if member is not None]
     roster = Roster(alive, owners, claims, departures.processes)

@@ -34,7 +34,7 @@ class DueSource(Protocol):
 
     @property
     def next_ms(self) -> int:
-        """The clock at which the first step is due; `NEVER_MS` if there is none."""
+        """The clock at which the first step is due; `NEVER_MS` without steps."""
         ...
 
     def due(self, more: Callable[[], bool]) -> Iterator[Record]:

@@ -176,7 +176,7 @@ class Task:
 
     @property
     def clock_ms(self) -> int | None:
-        """The event clock of the partition that is furthest behind, of those that had records. None: there is none."""
+        """The event clock of the partition that is furthest behind, of those that had records; None without records."""
         clocks = [each.times.clock.ms for each in self._partitions if each.times is not None]
         return min(filter(None, clocks), default=None)
 

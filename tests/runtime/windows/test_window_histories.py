@@ -19,21 +19,12 @@ from pipeline.config import WorkerSettings
 from pipeline.core.event_time import IDLE_S
 from pipeline.ports import Step
 from pipeline.testing import TestDriver
-from tests.support.runtime.steps import COMMIT_STEPS
+from tests.support.runtime.steps import OWNER_STEPS
 from tests.support.runtime.window_app import START_MS, Numbers, WindowApp
 
 pytestmark = pytest.mark.unverified  # a closed window is made from several records
 
 PARTITIONS, SIZE_MS = 4, 60_000
-STEPS = [
-    Step.AFTER_FENCE,
-    Step.AFTER_CHOICE,
-    Step.AFTER_REPLAY,
-    Step.BEFORE_ACQUIRE,
-    Step.AFTER_ACQUIRE,
-    *COMMIT_STEPS,
-    Step.BEFORE_RETIRE,
-]
 
 
 @dataclass(frozen=True)
@@ -71,7 +62,7 @@ events = st.lists(
 )
 troubles = st.builds(
     Trouble,
-    st.none() | st.tuples(st.sampled_from(STEPS), st.integers(1, 2)),
+    st.none() | st.tuples(st.sampled_from(OWNER_STEPS), st.integers(1, 2)),
     st.booleans(),
     st.sampled_from([0.0, 0.0, 5.0, IDLE_S + 30.0]),
     st.sampled_from([0, 0, -30_000, 30_000, -600_000]),

@@ -98,6 +98,20 @@ class Workbench:
             "--state-dir", str(self.state_dir), *arguments,
         )  # fmt: skip
 
+    def outlive(self, zombie: subprocess.Popen[bytes]) -> None:
+        """Take over the tasks of a stopped worker, let it continue until it leaves, and check the results."""
+        self.state_dir = self.state_dir.with_name("of-the-successor")
+        successor = self.worker("--worker-id", "killed", "--commit-interval-ms", "20")
+        self.send(100)
+        self.catch_up(successor)
+        zombie.send_signal(signal.SIGCONT)
+        self.send(100)
+        zombie.wait(DEADLINE_S)
+        self.send(100)
+        self.catch_up(successor)
+        assert self.stop(successor) == 0, self.log.read_text()
+        self.check()
+
     def kill_while_running(self, point: str, nth: int) -> None:
         """Let a worker recover and catch up, and check.
 

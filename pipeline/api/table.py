@@ -76,8 +76,8 @@ class TaskOverlay:
         self.written_bytes = 0
         self.sealed: Mapping[bytes, bytes | None] = {}
         self.undo: list[
-            tuple[Any, Slot, Any, Any, bool]
-        ] = []  # with RuntimeTables, which TaskTable does not know
+            tuple[Any, Any, Any, Any, bool]
+        ] = []  # with RuntimeTables and DueEntries, which TaskTable does not know
 
     def take_back(self) -> None:
         """Undo every write of the current record, the last one first."""
@@ -142,7 +142,7 @@ class TaskTable(Generic[K, V]):
         _slots: dict[Any, Slot]
         _store: ReadableStore
         _store_reads: int
-        _undo: list[tuple[Any, Slot, Any, Any, bool]]
+        _undo: list[tuple[Any, Any, Any, Any, bool]]
 
     @overload
     def get(self, key: K) -> V | None: ...

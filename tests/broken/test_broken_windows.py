@@ -131,8 +131,8 @@ ROWS = [
     ),
     Broken(
         "due steps fall behind",
-        pipeline.runtime.task.due_steps.Allowance.more,
-        "if done < self._least:",
+        pipeline.runtime.task.due_steps.Allowance.left,
+        "if asked < self._least:",
         "if False:",
         f"{WINDOWS} keeps_pace",
     ),

@@ -40,7 +40,9 @@ class DueSource(Protocol):
     def due(self, more: Callable[[], bool]) -> Iterator[Record]:
         """The due steps, in order of time. Taking the next one means that the last one is finished.
 
-        `more` is called before each step, and ends the iterator by False.
+        `more` is called before each step and before each other write, and ends the iterator by False. A step may write
+        to tables and to the index before it is yielded: if its function raises, that is undone. If it raises and is
+        skipped, the iterator continues, and must still remove the step.
         """
         ...
 
@@ -53,17 +55,25 @@ class Allowance:
         self._least = least
         self._room = room
         self._until_s = clock.monotonic_s() + MOST_S
+        self._asked = 0
         self.done = 0
         self.last: Record | None = None  # the last step that is finished
 
-    def more(self) -> bool:
+    @property
+    def left(self) -> bool:
         """Whether another step may be fired."""
-        done = self.done
-        if done >= self._room:
+        asked = self._asked
+        if asked >= self._room:
             return False
-        if done < self._least:
+        if asked < self._least:
             return True
-        return done < MOST and (done % _LOOK_EVERY != 0 or self._clock.monotonic_s() < self._until_s)
+        return asked < MOST and (asked % _LOOK_EVERY != 0 or self._clock.monotonic_s() < self._until_s)
+
+    def more(self) -> bool:
+        """Whether another step may be fired; if so, it is counted. A write that is not a step counts as one."""
+        left = self.left
+        self._asked += left
+        return left
 
     def one(self) -> Allowance:
         """One step of it."""
@@ -71,6 +81,7 @@ class Allowance:
 
     def take(self, part: Allowance) -> None:
         """Count the steps of a part."""
+        self._asked += part._asked
         self.done += part.done
         self.last = part.last or self.last
 
@@ -133,6 +144,7 @@ class DueSteps:
                 if not queue.failures and queue.source.next_ms <= self._event_clock.ms:
                     self._fire(queue, processor, allowance, refused)
         finally:
+            processor.keep()
             self.plan()
 
     def _try_again(
@@ -142,7 +154,7 @@ class DueSteps:
         allowance: Allowance,
         refused: Callable[[Record], RefusedOutputError | None],
     ) -> None:
-        if not allowance.more() or self._clock.monotonic_s() < queue.again_s:
+        if not allowance.left or self._clock.monotonic_s() < queue.again_s:
             return
         failures, queue.failures = queue.failures, 0
         alone = allowance.one()
@@ -160,6 +172,7 @@ class DueSteps:
         steps = queue.source.due(allowance.more)
         if not queue.handled:
             for step in steps:
+                processor.keep()
                 allowance.done, allowance.last = allowance.done + 1, step
             return
         try:

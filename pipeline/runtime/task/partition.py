@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import DeclaredTable
+from pipeline.api.due_index import DueIndex
 from pipeline.api.table import ReadableStore, RuntimeTable, TaskOverlay
 from pipeline.api.window_rows import RuntimeWindow
 from pipeline.api.windows import DeclaredWindow
@@ -27,7 +28,10 @@ __all__ = ["Partition", "PartitionMaker"]
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """The rows of one partition number, and the names of its inputs. `times`, `steps`: None without a clock."""
+    """The rows of one partition number, and the names of its inputs.
+
+    `index`, `times`, `steps`: None in a group without a clock.
+    """
 
     number: int
     names: frozenset[str]
@@ -35,6 +39,7 @@ class Partition:
     windows: Mapping[DeclaredWindow[Any, Any], RuntimeWindow[Any, Any]]
     dedup: Mapping[str, DedupTable]
     ahead: Mapping[str, Prefetch]
+    index: DueIndex | None = None
     times: EventTimes | None = None
     steps: DueSteps | None = None
 
@@ -46,8 +51,10 @@ class Partition:
 
     @property
     def changes(self) -> int:
-        """The number of rows of windows that the open commit writes."""
-        return sum(window.changes for window in self.windows.values())
+        """The number of rows that the open commit writes and that become due: those of windows, and index entries."""
+        return sum(window.changes for window in self.windows.values()) + (
+            self.index.added if self.index else 0
+        )
 
     @property
     def late_events(self) -> int:
@@ -61,6 +68,8 @@ class Partition:
             writes.update(table.take_writes())
         for ids in self.dedup.values():
             writes.update(ids.take_writes())
+        if self.index is not None:
+            writes.update(self.index.take_writes())
         if self.times is not None:
             for window in self.windows.values():
                 writes.update(window.take_writes())
@@ -102,6 +111,7 @@ class PartitionMaker:
         if not group.keeps_clock:
             return Partition(number, names, tables, {}, dedup, ahead)
         stored = unpack_state(store.get(clock_key(rows)), f"task {self.task}, partition {number}")
+        index = DueIndex(store, overlay, rows)
         clock = EventClock([topic.name for topic in group.inputs], stored, self.idle_s)
         windows = {
             window: RuntimeWindow(
@@ -113,4 +123,4 @@ class PartitionMaker:
         handled = {binding.topic.name for binding in group.closes.values()}
         times = EventTimes(clock, stored, self.clock, self.plan.ahead_ms, rows)
         steps = DueSteps(clock, self.clock, sources, handled)
-        return Partition(number, names, tables, windows, dedup, ahead, times, steps)
+        return Partition(number, names, tables, windows, dedup, ahead, index, times, steps)

@@ -150,6 +150,10 @@ class Processor:
         finally:
             self._running = None
 
+    def keep(self) -> None:
+        """What was written since the last record or step stays, whatever the next one does."""
+        self._undo.clear()
+
     def use(
         self,
         dedup: Mapping[str, DedupTable],
@@ -173,6 +177,7 @@ class Processor:
         It is unknown which of the topic's handlers caused it, so the strictest policy applies. Raises PoisonError.
         """
         topic, bindings = self._routes[topic_name]
+        self._overlay.take_back()  # what a due step has written before its function
         self._failures = 0
         self._reject(topic, strictest(bindings), record, error)
 

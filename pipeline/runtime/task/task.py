@@ -453,7 +453,7 @@ class Task:
         room = self._narrowing.limit - self._open_records - self._open_steps
         allowance = Allowance(self._environment.clock, least, room)
         for number in list(self._due):
-            if self.full or not allowance.more():
+            if self.full or not allowance.left:
                 break
             self._fire_steps(self._due.pop(number), allowance)
         return allowance.done > 0

@@ -20,6 +20,7 @@ __all__ = [
     "DeclaredTopic",
     "Dedup",
     "Resource",
+    "StepTopic",
     "Table",
     "Topic",
     "declared_table",
@@ -134,6 +135,26 @@ class DeclaredTopic(Topic[K, V]):
         self.event_time_ms = event_time_ms
 
 
+class StepTopic(DeclaredTopic[K, V]):
+    """The pseudo-topic of due steps: no topic of Kafka has its name. Its function gets another object than an Event.
+
+    `given`: the class of that object, for the names of the app and the group.
+    """
+
+    __slots__ = ("given",)
+
+    def __init__(
+        self,
+        name: str,
+        key: KeyCodec[K],
+        value: ValueCodec[V],
+        types: tuple[Any, Any],
+        given: Callable[[str, str], type[Any]],
+    ) -> None:
+        super().__init__(name, key, value, key_type=types[0], value_type=types[1])
+        self.given = given
+
+
 def declared_topic(topic: Topic[K, V]) -> DeclaredTopic[K, V]:
     """The same topic, as the package reads it. Raises ConfigError for anything that no app has declared."""
     if not isinstance(topic, DeclaredTopic):
@@ -190,6 +211,11 @@ class DeclaredTable(Table[K, V]):
     def label(self) -> str:
         """The table in messages."""
         return f"table {self.group}.{self.name}"
+
+    @property
+    def is_table(self) -> bool:
+        """Whether `ctx.table` opens it. Other declarations store rows of their own kind."""
+        return True
 
     @property
     def fingerprint(self) -> str:

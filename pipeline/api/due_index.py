@@ -278,11 +278,6 @@ class DueIndex:
             self._entries[source] = known
         return known
 
-    @property
-    def added(self) -> int:
-        """About the number of entries that were added since the last seal."""
-        return sum(entries.added for entries in self._entries.values())
-
     def take_writes(self) -> dict[bytes, bytes | None]:
         """The writes since the last call, by full key. Call it while no commit is in progress."""
         writes: dict[bytes, bytes | None] = {}

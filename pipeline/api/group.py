@@ -100,8 +100,8 @@ class Group:
         _app: _App
         _name: str
         _bindings: list[Binding]
-        _closes: dict[str, Binding]
         _sinks: list[SinkBinding]
+        _steps: dict[str, Binding]
         _tables: dict[str, DeclaredTable[Any, Any]]
 
     @property
@@ -274,13 +274,10 @@ class Group:
         def register(
             function: Callable[[ClosedWindow[K, V], Context], None],
         ) -> Callable[[ClosedWindow[K, V], Context], None]:
-            binding = Binding(declared.closes, function, on_error, False, retries, retry_delay_s)
-            check_function(self.name, binding, ClosedWindow)
-            check_policy(self.name, on_error)
-            check_retries(self.name, binding)
-            if declared.name in self._closes:
+            if declared.closes.name in self._steps:
                 raise ConfigError(f"{declared.label} has an on_close function; it must be the only one")
-            self._closes[declared.name] = binding
+            binding = Binding(declared.closes, function, on_error, False, retries, retry_delay_s)
+            self._bind_steps(binding, ClosedWindow)
             return function
 
         if not isinstance(window, DeclaredWindow):
@@ -292,6 +289,13 @@ class Group:
             raise ConfigError(f"group {self.name}: {window.label} belongs to another group")
         declared = window
         return register
+
+    def _bind_steps(self, binding: Binding, given: type) -> None:
+        """Register the function of due steps. `given`: what it is called with."""
+        check_function(self.name, binding, given)
+        check_policy(self.name, binding.on_error)
+        check_retries(self.name, binding)
+        self._steps[binding.topic.name] = binding
 
     def _check_window(self, window: DeclaredWindow[Any, Any], binding: Binding) -> None:
         """Check a window and a handler of one group."""
@@ -595,7 +599,7 @@ class DeclaredGroup(Group):
         sinks: Iterable[SinkBinding] = (),
         tables: Mapping[str, DeclaredTable[Any, Any]] | None = None,
         tasks: int | None = None,
-        closes: Mapping[str, Binding] | None = None,
+        steps: Mapping[str, Binding] | None = None,
     ) -> None:
         self._app = app
         self._name = check_name("group", name)
@@ -605,7 +609,7 @@ class DeclaredGroup(Group):
         self._bindings = list(bindings)
         self._sinks = list(sinks)
         self._tables = dict(tables or {})
-        self._closes = dict(closes or {})
+        self._steps = dict(steps or {})
 
     @property
     def id(self) -> GroupId:
@@ -638,14 +642,14 @@ class DeclaredGroup(Group):
         return {name: table for name, table in self._tables.items() if isinstance(table, DeclaredWindow)}
 
     @property
-    def closes(self) -> dict[str, Binding]:
-        """The functions for the ends of windows, by name of the window."""
-        return self._closes
+    def steps(self) -> dict[str, Binding]:
+        """The functions of due steps, such as ends of windows, by name of the pseudo-topic (`StepTopic`)."""
+        return self._steps
 
     @property
     def functions(self) -> list[Binding]:
-        """The handlers, and then the functions for the ends of windows."""
-        return [*self._bindings, *self._closes.values()]
+        """The handlers, and then the functions of due steps."""
+        return [*self._bindings, *self._steps.values()]
 
     @property
     def keeps_clock(self) -> bool:
@@ -660,14 +664,14 @@ class DeclaredGroup(Group):
 
     def with_functions(self, change: Callable[[Binding], Binding]) -> DeclaredGroup:
         """The same group with other functions: `change` is called with each of `functions`."""
-        closes = {name: change(binding) for name, binding in self._closes.items()}
+        steps = {name: change(binding) for name, binding in self._steps.items()}
         bindings = map(change, self._bindings)
-        return DeclaredGroup(self._app, self._name, bindings, self._sinks, self._tables, self.tasks, closes)
+        return DeclaredGroup(self._app, self._name, bindings, self._sinks, self._tables, self.tasks, steps)
 
     def with_tasks(self, tasks: int) -> DeclaredGroup:
         """The same group with another number of tasks."""
         return DeclaredGroup(
-            self._app, self._name, self._bindings, self._sinks, self._tables, tasks, self._closes
+            self._app, self._name, self._bindings, self._sinks, self._tables, tasks, self._steps
         )
 
 

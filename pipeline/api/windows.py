@@ -14,8 +14,9 @@ from datetime import datetime
 from math import ceil
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from pipeline.api.closed_windows import closed_type
 from pipeline.api.codecs import ValueCodec
-from pipeline.api.declarations import LONGEST_TTL_S, DeclaredTable, DeclaredTopic, Topic
+from pipeline.api.declarations import LONGEST_TTL_S, DeclaredTable, DeclaredTopic, StepTopic, Topic
 from pipeline.api.encode_errors import REFUSALS
 from pipeline.api.keys import KeyCodec, parse_key
 from pipeline.core.event_time import WINDOW_SCHEMA
@@ -218,14 +219,23 @@ class DeclaredWindow(Window[K, V], DeclaredTable[Any, V]):
         self.default_data: bytes = data or b""
         self.late_to: Topic[Any, Any] | None = late_to
         self.rows: WindowRows[K, V] = WindowRows(group, name, key, value, upgrade)
-        self.closes: DeclaredTopic[K, V] = DeclaredTopic(
-            close_topic_name(name), key, value, key_type=types[0], value_type=types[1]
+        self.closes: StepTopic[K, V] = StepTopic(
+            close_topic_name(name),
+            key,
+            value,
+            types,
+            lambda app, group: closed_type(app, group, name, self.size_ms),
         )
 
     @property
     def label(self) -> str:
         """The window in messages."""
         return f"window {self.group}.{self.name}"
+
+    @property
+    def is_table(self) -> bool:
+        """`ctx.window` opens it."""
+        return False
 
     def parse_key(self, text: str) -> WindowKey:
         """The key `KEY@START` of a command line, as `WindowKey` is shown. Raises InputError."""

@@ -76,7 +76,7 @@ class RowDocuments:
         if group is None:
             similar = did_you_mean(group_name, groups)
             raise LookupError(f"this worker does not run a group {group_name!r}{similar}")
-        tables = {name: table for name, table in group.tables.items() if name not in group.windows}
+        tables = {name: table for name, table in group.tables.items() if table.is_table}
         table = tables.get(table_name)
         if table is None:
             similar = did_you_mean(table_name, tables)

@@ -27,7 +27,6 @@ import msgspec
 from pipeline.api.declarations import DeclaredTable, Table
 from pipeline.api.encode_errors import REFUSALS, refuse_key
 from pipeline.api.row_places import partition_of_row
-from pipeline.api.windows import DeclaredWindow
 from pipeline.app import App, declared_app
 from pipeline.config import Settings, load_settings
 from pipeline.core.departures import HttpAddress
@@ -217,7 +216,7 @@ class Reader:
             raise ConfigError("the reader is closed", hint="create another one: Reader(app)")
         for group in self._app.groups:
             for definition in group.tables.values():
-                if definition is table and not isinstance(definition, DeclaredWindow):
+                if definition is table and definition.is_table:
                     return definition
         raise ConfigError(
             f"{table!r} is not a table of app {self._app.name}",

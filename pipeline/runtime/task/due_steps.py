@@ -37,6 +37,11 @@ class DueSource(Protocol):
         """The clock at which the first step is due; `NEVER_MS` without steps."""
         ...
 
+    @property
+    def changes(self) -> int:
+        """The number of rows that the open commit writes and that become due later. Twice as many steps are fired."""
+        ...
+
     def due(self, more: Callable[[], bool]) -> Iterator[Record]:
         """The due steps, in order of time. Taking the next one means that the last one is finished.
 
@@ -120,6 +125,11 @@ class DueSteps:
     def pending(self) -> bool:
         """Whether a step is due, or is to be tried again."""
         return self._held > 0 or self._event_clock.due
+
+    @property
+    def changes(self) -> int:
+        """The number of rows that the open commit writes and that become due later."""
+        return sum(queue.source.changes for queue in self._queues)
 
     def plan(self) -> None:
         """Find the time of the next step."""

@@ -19,7 +19,7 @@ from pipeline.ports import Clock
 from pipeline.runtime.plan import GroupPlan
 from pipeline.runtime.task.cache import Cached
 from pipeline.runtime.task.dedup import DedupTable, dedup_tables
-from pipeline.runtime.task.due_steps import DueSteps
+from pipeline.runtime.task.due_steps import DueSource, DueSteps
 from pipeline.runtime.task.event_times import EventTimes
 from pipeline.runtime.task.prefetch import Prefetch
 
@@ -51,10 +51,8 @@ class Partition:
 
     @property
     def changes(self) -> int:
-        """The number of rows that the open commit writes and that become due: those of windows, and index entries."""
-        return sum(window.changes for window in self.windows.values()) + (
-            self.index.added if self.index else 0
-        )
+        """The number of rows that the open commit writes and that become due."""
+        return self.steps.changes if self.steps is not None else 0
 
     @property
     def late_events(self) -> int:
@@ -104,7 +102,7 @@ class PartitionMaker:
         tables = {
             definition: RuntimeTable(definition, store, overlay, rows)
             for definition in group.tables.values()
-            if not isinstance(definition, DeclaredWindow)
+            if definition.is_table
         }
         dedup = dedup_tables(group, store, overlay, self.context, self.clock, rows)
         ahead = {topic.name: Prefetch(topic, tables.values()) for topic in group.inputs}
@@ -119,8 +117,7 @@ class PartitionMaker:
             )
             for window in group.windows.values()
         }
-        sources = {window.closes.name: runtime for window, runtime in windows.items()}
-        handled = {binding.topic.name for binding in group.closes.values()}
+        sources: dict[str, DueSource] = {window.closes.name: runtime for window, runtime in windows.items()}
         times = EventTimes(clock, stored, self.clock, self.plan.ahead_ms, rows)
-        steps = DueSteps(clock, self.clock, sources, handled)
+        steps = DueSteps(clock, self.clock, sources, group.steps.keys())
         return Partition(number, names, tables, windows, dedup, ahead, index, times, steps)

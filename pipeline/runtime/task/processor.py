@@ -11,9 +11,8 @@ from functools import partial
 from typing import Any
 
 from pipeline.api.bindings import Binding
-from pipeline.api.closed_windows import closed_type
 from pipeline.api.context import RuntimeContext
-from pipeline.api.declarations import DeclaredTopic
+from pipeline.api.declarations import DeclaredTopic, StepTopic
 from pipeline.api.event import Event, RuntimeBatch, event_type
 from pipeline.api.group import DeclaredGroup
 from pipeline.api.table import TaskOverlay
@@ -66,11 +65,10 @@ class Processor:
         self._events: dict[str, type[Any]] = {
             topic.name: event_type(task.app, task.group, topic_ids[topic.name]) for topic in group.inputs
         }
-        for name, binding in group.closes.items():
-            self._routes[binding.topic.name] = binding.topic, [binding]
-            self._events[binding.topic.name] = closed_type(
-                task.app, task.group, name, group.windows[name].size_ms
-            )
+        for name, binding in group.steps.items():
+            self._routes[name] = binding.topic, [binding]
+            if isinstance(binding.topic, StepTopic):
+                self._events[name] = binding.topic.given(task.app, task.group)
         self._ahead: Mapping[str, Prefetch] = {
             topic.name: Prefetch(topic, context.tables) for topic in group.inputs
         }
@@ -107,7 +105,7 @@ class Processor:
         """
         topic, bindings = self._routes[topic_name]
         ahead = self._ahead.get(topic_name)
-        if ahead is None:  # a replay of the end of a window
+        if ahead is None:  # a replay of a due step
             self.process_steps(topic_name, iter(records), failures)
             return
         self._failures = failures

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pipeline.api.declarations import Dedup, Resource, Table, Topic
     from pipeline.api.event import Batch, Event
     from pipeline.api.group import Group
+    from pipeline.api.histories import History
+    from pipeline.api.history_rows import TaskHistory
     from pipeline.api.sinks import Delete, Postgres, Sink, Sqlite
     from pipeline.api.table import TaskTable
     from pipeline.api.window_rows import TaskWindow, WindowRow
@@ -80,6 +82,7 @@ __all__ = [
     "FencedError",
     "Group",
     "HandlerError",
+    "History",
     "Hopping",
     "HttpSettings",
     "InputError",
@@ -104,6 +107,7 @@ __all__ = [
     "SinkUnreachableError",
     "Sqlite",
     "Table",
+    "TaskHistory",
     "TaskTable",
     "TaskWindow",
     "Topic",
@@ -141,6 +145,7 @@ _HOMES = {
     "FencedError": "pipeline.errors",
     "Group": "pipeline.api.group",
     "HandlerError": "pipeline.errors",
+    "History": "pipeline.api.histories",
     "Hopping": "pipeline.api.windows",
     "InputError": "pipeline.errors",
     "InvariantError": "pipeline.errors",
@@ -165,6 +170,7 @@ _HOMES = {
     "SinkUnreachableError": "pipeline.errors",
     "Sqlite": "pipeline.api.sinks",
     "Table": "pipeline.api.declarations",
+    "TaskHistory": "pipeline.api.history_rows",
     "TaskTable": "pipeline.api.table",
     "TaskWindow": "pipeline.api.window_rows",
     "Topic": "pipeline.api.declarations",

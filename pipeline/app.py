@@ -26,6 +26,7 @@ from pipeline.api.group import (
     Group,
     HandlerDecorator,
 )
+from pipeline.api.histories import MOST_VALUES, History
 from pipeline.api.sinks import Sink
 from pipeline.api.windows import Hopping, Tumbling, Window
 from pipeline.config import Settings, load_settings
@@ -43,9 +44,9 @@ R = TypeVar("R")
 class App:
     """A stream-processing application: its topics, tables, handlers, sinks and resources.
 
-    The methods `handler`, `batch_handler`, `async_handler`, `sink`, `table`, `window` and `on_close` declare for the
-    app's main group, which is called `main`. `group` makes further groups. Declaring opens no connection; `run` and
-    `pipeline worker` start a worker.
+    The methods `handler`, `batch_handler`, `async_handler`, `sink`, `table`, `window`, `history` and `on_close` declare
+    for the app's main group, which is called `main`. `group` makes further groups. Declaring opens no connection; `run`
+    and `pipeline worker` start a worker.
 
     Args:
         name: The app's name. It is part of durable names, such as those of journal topics and transactional ids, so
@@ -160,8 +161,8 @@ class App:
                 was started. Default: that number; for a new group one task for each partition, at most 32.
 
         Returns:
-            The group, which has the methods `handler`, `batch_handler`, `async_handler`, `sink`, `table`, `window` and
-            `on_close`.
+            The group, which has the methods `handler`, `batch_handler`, `async_handler`, `sink`, `table`, `window`,
+            `history` and `on_close`.
 
         Raises:
             ConfigError: The name or the number of tasks is not allowed, or the group is declared already.
@@ -276,6 +277,43 @@ class App:
             late_to=late_to,
             codec=codec,
             upgrade=upgrade,
+        )
+
+    def history(
+        self,
+        name: str,
+        *,
+        key: TypeForm[K],
+        value: TypeForm[V],
+        keep_s: float,
+        max_values: int = MOST_VALUES,
+        codec: Codec[V] | CodecName | None = None,
+        upgrade: Callable[[Any], V] | None = None,
+    ) -> History[K, V]:
+        """Declare a history of the main group. See `Group.history`.
+
+        Args:
+            name: The name, part of durable names.
+            key: The type of keys, as for `table`.
+            value: The type of values, as for `table`.
+            keep_s: How many seconds of event time a value is kept.
+            max_values: How many values a key may have within half of `keep_s`.
+            codec: How values become bytes, as for `table`.
+            upgrade: As for `table`, for each value.
+
+        Returns:
+            The history, for `ctx.history`.
+
+        Raises:
+            ConfigError: An argument cannot be used, or the name is declared already.
+
+        Example:
+            ```python
+            recent = app.history("recent", key=str, value=int, keep_s=3600)
+            ```
+        """
+        return self._declared.main.history(
+            name, key=key, value=value, keep_s=keep_s, max_values=max_values, codec=codec, upgrade=upgrade
         )
 
     def on_close(

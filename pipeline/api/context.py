@@ -18,6 +18,8 @@ from pipeline.api.declarations import (
     declared_topic,
 )
 from pipeline.api.encode_errors import LATEST_MS, REFUSALS, check_header_name, refuse_key, refuse_value
+from pipeline.api.histories import DeclaredHistory, History
+from pipeline.api.history_rows import RuntimeHistory, TaskHistory
 from pipeline.api.table import RuntimeTable, TaskTable
 from pipeline.api.topic_limits import Accepted
 from pipeline.api.window_rows import RuntimeWindow, TaskWindow
@@ -40,6 +42,7 @@ V = TypeVar("V")
 R = TypeVar("R")
 
 NO_WINDOWS: Mapping[DeclaredWindow[Any, Any], RuntimeWindow[Any, Any]] = {}
+NO_HISTORIES: Mapping[DeclaredHistory[Any, Any], RuntimeHistory[Any, Any]] = {}
 
 # name, key encoder, value codec's `admit`, what the topic accepts
 Sender = tuple[str, Callable[[Any], bytes | None], Callable[[Any], tuple[bytes | None, Any]], Accepted]
@@ -176,10 +179,11 @@ class Context(OutputContext):
         ```
     """
 
-    __slots__ = ("_clock", "_tables", "_time_of", "_windows")
+    __slots__ = ("_clock", "_histories", "_tables", "_time_of", "_windows")
 
     if TYPE_CHECKING:  # set by RuntimeContext
         _clock: EventClock | None
+        _histories: Mapping[DeclaredHistory[Any, Any], RuntimeHistory[Any, Any]]
         _tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]]
         _time_of: Callable[[Any], int]
         _windows: Mapping[DeclaredWindow[Any, Any], RuntimeWindow[Any, Any]]
@@ -192,8 +196,8 @@ class Context(OutputContext):
         it yet. It never goes back.
 
         Raises:
-            ConfigError: The group keeps no clock: it has no window, and no input with `event_time_ms`. This stops the
-                task, whatever `on_error` says.
+            ConfigError: The group keeps no clock: it has no window, no history, and no input with `event_time_ms`.
+                This stops the task, whatever `on_error` says.
 
         Example:
             ```python
@@ -235,6 +239,36 @@ class Context(OutputContext):
             raise ConfigError(
                 f"window {window.group}.{window.name} does not belong to the group of this handler",
                 hint="use a window declared on the handler's own group; groups exchange data through topics",
+            ) from None
+
+    def history(self, history: History[K, V], /) -> TaskHistory[K, V]:
+        """The task's part of a history of this group.
+
+        Args:
+            history: What `app.history(...)` or `group.history(...)` returned.
+
+        Returns:
+            The values of the task, valid during the call.
+
+        Raises:
+            ConfigError: The history belongs to another group, or it is not a history. This stops the task, whatever
+                `on_error` says.
+
+        Example:
+            ```python
+            ctx.history(recent).add(event, event.value.cents)
+            ```
+        """
+        try:
+            return self._histories[history]  # type: ignore[index]  # any other object is a KeyError
+        except (KeyError, TypeError):
+            if not isinstance(history, History):
+                raise ConfigError(
+                    f"ctx.history takes what app.history(...) returned, not {history!r}"
+                ) from None
+            raise ConfigError(
+                f"history {history.group}.{history.name} does not belong to the group of this handler",
+                hint="use a history declared on the handler's own group; groups exchange data through topics",
             ) from None
 
     def table(self, table: Table[K, V], /) -> TaskTable[K, V]:
@@ -289,6 +323,7 @@ class RuntimeContext(Context):
         self._outputs = []
         self._message = None
         self._windows = {}
+        self._histories = {}
         self._clock = None
         self._event_ms = None
         self._time_of = timestamp_of
@@ -298,10 +333,12 @@ class RuntimeContext(Context):
         tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]],
         windows: Mapping[DeclaredWindow[Any, Any], RuntimeWindow[Any, Any]] = NO_WINDOWS,
         clock: EventClock | None = None,
+        histories: Mapping[DeclaredHistory[Any, Any], RuntimeHistory[Any, Any]] = NO_HISTORIES,
     ) -> None:
-        """From now on, handlers see these tables, windows and clock: those of the partition of the next records."""
+        """From now on, handlers see these, which belong to the partition of the next records."""
         self._tables = tables
         self._windows = windows
+        self._histories = histories
         self._clock = clock
 
     def forward(
@@ -365,7 +402,7 @@ class RuntimeContext(Context):
 
 def not_a_table_of_the_group(table: object, method: str) -> ConfigError:
     """The error for the argument of `method`, which is not a table of the handler's group."""
-    if not isinstance(table, Table) or isinstance(table, Window):
+    if not isinstance(table, Table) or isinstance(table, Window | History):
         return ConfigError(f"{method} takes what app.table(...) returned, not {table!r}")
     return ConfigError(
         f"table {table.group}.{table.name} does not belong to the group of this handler",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 from pipeline.api.codecs import ValueCodec
 from pipeline.api.event import Event
 from pipeline.api.keys import KeyCodec, parse_key
+from pipeline.core.event_time import ClockState
 from pipeline.errors import ConfigError
 
 __all__ = [
@@ -226,6 +227,28 @@ class DeclaredTable(Table[K, V]):
     def key_fingerprint(self) -> str:
         """What the fingerprint begins with."""
         return f"{self.key.schema}->"
+
+    @property
+    def value_codec(self) -> ValueCodec[Any]:
+        """The codec of the values that users declare. A row may have several of them."""
+        return self.value
+
+    @property
+    def fades(self) -> bool:
+        """Whether rows, or parts of them, are hidden by the event clock before they are deleted: see `visible`."""
+        return False
+
+    def visible(self, data: bytes, clock: ClockState) -> bytes | None:  # noqa: ARG002 - of those that fade
+        """What `value` decodes of a stored row, at a state of the event clock; None if it is hidden."""
+        return data
+
+    def converted(self, data: bytes, convert: Callable[[bytes], bytes]) -> bytes:
+        """The stored row with other encoded values."""
+        return convert(data)
+
+    def decoded_by(self, data: bytes, decode: Callable[[bytes], Any]) -> Any:
+        """A stored row for people. `decode`: of a value of the codec of that time."""
+        return decode(data)
 
     def parse_key(self, text: str) -> Any:
         """A key from the command line. Raises InputError."""

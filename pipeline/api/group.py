@@ -26,6 +26,7 @@ from pipeline.api.context import Context
 from pipeline.api.custom_codecs import Codec
 from pipeline.api.declarations import DeclaredTable, DeclaredTopic, Table, Topic
 from pipeline.api.event import Batch, Event
+from pipeline.api.histories import MOST_VALUES, DeclaredHistory, History
 from pipeline.api.keys import resolve_key
 from pipeline.api.sinks import Sink
 from pipeline.api.windows import DeclaredWindow, Hopping, Tumbling, Window
@@ -221,8 +222,60 @@ class Group:
         self._tables[name] = window
         return window
 
+    def history(
+        self,
+        name: str,
+        *,
+        key: TypeForm[K],
+        value: TypeForm[V],
+        keep_s: float,
+        max_values: int = MOST_VALUES,
+        codec: Codec[V] | CodecName | None = None,
+        upgrade: Callable[[Any], V] | None = None,
+    ) -> History[K, V]:
+        """Declare a history: the values of each key by event time, for a while. Rows belong to a partition.
+
+        A value is kept until the clock of its partition has passed its time by more than `keep_s`.
+
+        Args:
+            name: The name, part of durable names. No table or window of the group has it.
+            key: The type of keys, as for `table`.
+            value: The type of values, as for `table`.
+            keep_s: How many seconds of event time a value is kept, from 0.002 to ten years. It can be changed later.
+            max_values: How many values a key may have within half of `keep_s`, 1 to a million. If it has more, the
+                oldest is removed, and counted in a metric. All of them are written in each commit that adds one.
+            codec: How values become bytes, as for `table`.
+            upgrade: As for `table`, for each value.
+
+        Returns:
+            The history, for `ctx.history` in handlers of this group.
+
+        Raises:
+            ConfigError: An argument cannot be used, the name is declared already, or the group has sinks or async
+                handlers.
+
+        Example:
+            ```python
+            recent = app.history("recent", key=str, value=int, keep_s=3600)
+            ```
+        """
+        where = self._new_name("history", name, upgrade)
+        history: DeclaredHistory[K, V] = DeclaredHistory(
+            self.name,
+            name,
+            resolve_key(key, where, tombstones=False),
+            resolve_value(value, codec, where, tombstones=False),
+            upgrade,
+            keep_s=keep_s,
+            max_values=max_values,
+        )
+        for binding in self._bindings:
+            self._check_clock(history, binding)
+        self._tables[name] = history
+        return history
+
     def _new_name(self, kind: str, name: str, upgrade: object) -> str:
-        """The label of a new table or window. Raises ConfigError."""
+        """The label of a new table, window or history. Raises ConfigError."""
         check_name(kind, name)
         where = f"{kind} {self.name}.{name}"
         other = self._tables.get(name)
@@ -297,15 +350,19 @@ class Group:
         check_retries(self.name, binding)
         self._steps[binding.topic.name] = binding
 
-    def _check_window(self, window: DeclaredWindow[Any, Any], binding: Binding) -> None:
-        """Check a window and a handler of one group."""
-        topic = binding.topic
+    def _check_clock(self, table: DeclaredTable[Any, Any], binding: Binding) -> None:
+        """Check a table that needs the event clock and a handler of one group."""
         if binding.is_async:
+            what = f"a {table.label.partition(' ')[0]}, {table.name}"
             raise ConfigError(
-                f"group {self.name} has async handlers and cannot have a window, {window.name}: their calls end in any "
-                "order",
+                f"group {self.name} has async handlers and cannot have {what}: their calls end in any order",
                 hint="let an async handler send its results to a topic, and count them in another group",
             )
+
+    def _check_window(self, window: DeclaredWindow[Any, Any], binding: Binding) -> None:
+        """Check a window and a handler of one group."""
+        self._check_clock(window, binding)
+        topic = binding.topic
         if window.late_to is topic:
             raise ConfigError(
                 f"{window.label}: late_to is topic {topic.name}, which is an input of its group: a late event would "
@@ -564,6 +621,8 @@ class Group:
         for table in self._tables.values():
             if isinstance(table, DeclaredWindow):
                 self._check_window(table, binding)
+            elif table.fades:
+                self._check_clock(table, binding)
         self._bindings.append(binding)
 
     def _check_async(self, first: Binding, binding: Binding) -> None:
@@ -633,7 +692,7 @@ class DeclaredGroup(Group):
 
     @property
     def tables(self) -> dict[str, DeclaredTable[Any, Any]]:
-        """The tables and windows by name."""
+        """The tables, windows and histories by name."""
         return self._tables
 
     @property
@@ -647,6 +706,11 @@ class DeclaredGroup(Group):
         return self._steps
 
     @property
+    def histories(self) -> dict[str, DeclaredHistory[Any, Any]]:
+        """The histories by name."""
+        return {name: table for name, table in self._tables.items() if isinstance(table, DeclaredHistory)}
+
+    @property
     def functions(self) -> list[Binding]:
         """The handlers, and then the functions of due steps."""
         return [*self._bindings, *self._steps.values()]
@@ -655,7 +719,8 @@ class DeclaredGroup(Group):
     def keeps_clock(self) -> bool:
         """Whether its partitions have a clock of event time. Without one, event time costs nothing."""
         timed = any(binding.topic.event_time_ms is not None for binding in self._bindings)
-        return bool(self.windows) or (timed and not self.is_async)
+        fading = any(table.fades for table in self._tables.values())
+        return bool(self.windows) or fading or (timed and not self.is_async)
 
     @property
     def inputs(self) -> list[DeclaredTopic[Any, Any]]:

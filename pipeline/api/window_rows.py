@@ -7,7 +7,7 @@ not matter when its rows are removed. Used by the processing thread alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pipeline.api.closed_windows import CloseRecord
@@ -405,6 +405,25 @@ class RuntimeWindow(TaskWindow[K, V]):
     def changes(self) -> int:
         """The number of rows that the open commit writes."""
         return sum(bucket.changes for bucket in self._buckets.values())
+
+    @property
+    def open_ends(self) -> Iterable[int]:
+        """The ends of the rows in memory, in no order."""
+        return self._buckets
+
+    def stored_ends(self) -> list[int]:
+        """The different ends of the rows that are stored, in order: a scan for each."""
+        ends: list[int] = []
+        start = self._prefix
+        while (first := next(iter(self._store.scan(self._prefix, start)), None)) is not None:
+            ends.append(self._end_of(first[0]))
+            start = self._prefix + pack_end(ends[-1] + 1)
+        return ends
+
+    def bucket(self, end_ms: int) -> _Bucket:
+        """The rows of one end."""
+        bucket: _Bucket = self._buckets.get(end_ms) or self._new_bucket(end_ms)
+        return bucket
 
     def due(self, more: Callable[[], bool]) -> Iterator[CloseRecord]:
         """The rows of closed windows, in the order of their ends and keys. Taking the next one removes the last one.

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.api.declarations import DeclaredTable
+from pipeline.api.histories import HistoryKey
 from pipeline.api.windows import WindowKey
 from pipeline.cli.lookup import TaskOption, find_app, group_of, no_task
 from pipeline.cli.options import KafkaOption, StoreOption, print_json, print_message
@@ -34,7 +35,9 @@ from pipeline.runtime.status import read_status
 __all__ = ["asked_of_kafka", "missing_rows", "read_line", "require_task", "table_app"]
 
 table_app = typer.Typer(help="Show the rows of tables, now and in the past.", no_args_is_help=True)
-TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help="A table or a window, or GROUP.TABLE.")]
+TableArgument = Annotated[
+    str, typer.Argument(metavar="TABLE", help="A table, a window or a history, or GROUP.TABLE.")
+]
 
 
 def read_line(group: GroupId, applied: Mapping[int, int], directory: Path) -> str:
@@ -183,7 +186,12 @@ def show(
 def history(
     table: TableArgument,
     key: Annotated[
-        str, typer.Argument(metavar="KEY", help="The key. Write a tuple as JSON. Of a window: KEY@START.")
+        str,
+        typer.Argument(
+            metavar="KEY",
+            help="The key. Write a tuple as JSON. Of a window: KEY@START. Of a history: KEY@TIME, for the row with "
+            "the values around that time.",
+        ),
     ],
     app: AppOption = "",
     task: TaskOption = None,
@@ -238,7 +246,7 @@ def _print(rows: Iterator[TableRow], limit: int, missing: InputError | None, *, 
 
 
 def _key_fields(key: object) -> dict[str, object]:
-    if isinstance(key, WindowKey):
+    if isinstance(key, WindowKey | HistoryKey):
         return key._asdict()
     return {"key": key}
 

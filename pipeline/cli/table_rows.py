@@ -9,6 +9,7 @@ import msgspec
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import DeclaredTable
+from pipeline.api.histories import DeclaredHistory, HistoryKey
 from pipeline.api.keys import parse_key
 from pipeline.api.table import ReadableStore, table_prefix
 from pipeline.api.windows import END_BYTES, DeclaredWindow
@@ -17,6 +18,7 @@ from pipeline.cli.options import print_json, print_message
 from pipeline.cli.past import PastPlace, moment_of, reach_of, restored, say_origin
 from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.core.entry_body import identity_partitions, row_prefixes
+from pipeline.core.event_time import clock_key, unpack_state
 from pipeline.core.names import GroupId, TaskChoice, TaskId
 from pipeline.core.position import decode_position
 from pipeline.core.records import iso_time
@@ -77,6 +79,7 @@ def rows_of(
 ) -> Iterator[TableRow]:
     """The rows of a table in the state of a task, or those of `key`; of a window, also those of a key in all windows.
 
+    Of a history, each value is a row. What is over at the clock of the state is left out, whether it is deleted or not.
     Raises ConfigError if another schema wrote it.
     """
     data = state.position()
@@ -89,17 +92,36 @@ def rows_of(
         prefix = begin + table_prefix(definition.name)
         if key is None:
             found = state.scan(prefix)
+        elif isinstance(definition, DeclaredHistory):
+            found = _of_key(state, prefix, definition.buckets.rows, key)
         elif isinstance(definition, DeclaredWindow) and "@" not in key:
-            suffix = definition.rows.key.encode(parse_key(definition.rows.key, key)) or b""
-            found = (row for row in state.scan(prefix) if row[0][len(prefix) + END_BYTES :] == suffix)
+            found = _of_key(state, prefix, definition.rows, key)
         else:
             wanted = begin + full_key_of(definition, key)
             stored = state.get(wanted)
             found = iter(() if stored is None else ((wanted, stored),))
+        clock = unpack_state(state.get(clock_key(begin)) if definition.fades else None, f"task {task}")
         for full_key, data in found:
-            row_key = definition.key.decode(full_key[len(prefix) :])
+            visible = definition.visible(data, clock)
+            if visible is None:
+                continue
+            row_key, value = definition.key.decode(full_key[len(prefix) :]), definition.value.decode(visible)
             where = {"task": task.number, "partition": partition}
-            yield TableRow(where, row_key, definition.value.decode(data), len(partitions) > 1)
+            each = TableRow(where, row_key, value, len(partitions) > 1)
+            if isinstance(row_key, HistoryKey):
+                yield from (
+                    each._replace(key=HistoryKey(row_key.key, time_ms), value=one) for time_ms, one in value
+                )
+            else:
+                yield each
+
+
+def _of_key(
+    state: _State, prefix: bytes, rows: DeclaredTable[Any, Any], key: str
+) -> Iterator[tuple[bytes, bytes]]:
+    """The stored rows of a key, whatever their ends are."""
+    suffix = rows.key.encode(parse_key(rows.key, key)) or b""
+    return (row for row in state.scan(prefix) if row[0][len(prefix) + END_BYTES :] == suffix)
 
 
 def _check_schema(definition: DeclaredTable[Any, Any], stored: dict[str, str]) -> None:
@@ -117,8 +139,8 @@ def readable_value(definition: DeclaredTable[Any, Any], stored: StoredValue) -> 
     if stored.data is None:
         return None
     if stored.schema is None or stored.schema == definition.fingerprint:
-        return definition.value.decode(stored.data)
-    return decoder_of(definition, stored.schema)(stored.data)
+        return definition.decoded_by(stored.data, definition.value_codec.decode)
+    return definition.decoded_by(stored.data, decoder_of(definition, stored.schema))
 
 
 def json_text(value: Any) -> str:

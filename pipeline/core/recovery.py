@@ -13,6 +13,7 @@ from enum import Enum
 from pipeline.core.checkpoint_refs import CheckpointRef
 from pipeline.core.entry_body import task_count
 from pipeline.core.event_time import WINDOW_SCHEMA
+from pipeline.core.histories import HISTORY_SCHEMA
 from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.names import is_replays
 from pipeline.core.position import AppliedPosition
@@ -332,7 +333,10 @@ def _check_tables(
     changed = []
     for table, fingerprint in before.items():
         is_window = fingerprint.startswith(WINDOW_SCHEMA)
-        kind, key = ("window", "size or the key") if is_window else ("table", "key")
+        is_history = fingerprint.startswith(HISTORY_SCHEMA)
+        kind, key = (
+            ("window", "size or the key") if is_window else ("history" if is_history else "table", "key")
+        )
         if table not in now:
             raise ConfigError(
                 f"{where}: {kind} {table} has state, and the app no longer declares it",

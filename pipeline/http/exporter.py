@@ -204,6 +204,7 @@ class _Collector(Collector):
             behind_ms = max(0, self._sources.clock.wall_ms() - figures.clock_ms)
             samples.add("pipeline_clock_behind_seconds", labels, behind_ms / 1000)
             samples.add("pipeline_late_events_total", labels, counts["late_events"])
+            samples.add("pipeline_history_values_removed_total", labels, counts["removed_values"])
         if figures.applied is not None:
             newest = next(iter(figures.applied.checkpoints), None)
             size, journal = newest.size if newest is not None else 0, figures.applied.bytes_after_checkpoint

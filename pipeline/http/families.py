@@ -51,7 +51,15 @@ FAMILIES = (
         _TASK,
         "Time from the event clock of the partition that is furthest behind to the wall clock",
     ),
-    Family("pipeline_late_events_total", Kind.COUNTER, _TASK, "Events that were late for a window"),
+    Family(
+        "pipeline_late_events_total", Kind.COUNTER, _TASK, "Events that were late for a window or a history"
+    ),
+    Family(
+        "pipeline_history_values_removed_total",
+        Kind.COUNTER,
+        _TASK,
+        "Values of histories that were removed because their key had too many",
+    ),
     Family(
         "pipeline_records_total",
         Kind.COUNTER,

@@ -127,7 +127,12 @@ class LiveTask(Protocol):
 
     @property
     def late_events(self) -> int:
-        """How often an event was late for a window."""
+        """How often an event was late for a window or a history."""
+        ...
+
+    @property
+    def removed_values(self) -> int:
+        """How often a value of a history was removed because its key had too many."""
         ...
 
     def look(self, at_end: Collection[str]) -> None:

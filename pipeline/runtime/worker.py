@@ -285,6 +285,7 @@ class Worker:
             duplicates=totals["duplicates"],
             late_duplicates=totals["late_duplicates"],
             late_events=totals["late_events"],
+            removed_values=totals["removed_values"],
             live=len(live),
             restoring=self._lifecycle.restoring_count,
             standby=self._lifecycle.standby_count,

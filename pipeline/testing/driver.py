@@ -16,10 +16,12 @@ from typing import Any, TypeVar
 
 from pipeline.api.declarations import Table, Topic, declared_table, declared_topic
 from pipeline.api.event import Event
+from pipeline.api.histories import DeclaredHistory, History
 from pipeline.api.sinks import Sink, Sqlite
 from pipeline.api.table import table_prefix
 from pipeline.api.windows import DeclaredWindow, Window, WindowKey
 from pipeline.core.entry_body import row_prefixes
+from pipeline.core.event_time import clock_key, unpack_state
 from pipeline.core.inputs import TaskInputs, ordinal_of, topic_of
 from pipeline.core.names import EVENT_ID_HEADER, GroupId
 from pipeline.core.position import decode_position
@@ -311,11 +313,12 @@ class TestDriver(SimulatedProcess):
             identity = decode_position(position, str(task)).identity
             partitions = TaskInputs(task.number, identity.tasks).partitions(len(result))
             for partition, rows in zip(partitions, row_prefixes(identity, task.number), strict=False):
-                prefix = rows + table_prefix(table.name)
+                prefix, stored = rows + table_prefix(table.name), self.stores.contents(task)
+                clock = unpack_state(stored.get(clock_key(rows)) if declared.fades else None, str(task))
                 result[partition] = {
-                    declared.key.decode(key[len(prefix) :]): declared.value.decode(value)
-                    for key, value in sorted(self.stores.contents(task).items())
-                    if key.startswith(prefix)
+                    declared.key.decode(key[len(prefix) :]): declared.value.decode(data)
+                    for key, value in sorted(stored.items())
+                    if key.startswith(prefix) and (data := declared.visible(value, clock)) is not None
                 }
         return result
 
@@ -337,6 +340,30 @@ class TestDriver(SimulatedProcess):
             raise InputError(f"{window!r} is not a window", hint="use what app.window(...) returned")
         rows: dict[WindowKey, V] = self.table(window)
         return {(row.key, row.start_ms): value for row, value in rows.items()}
+
+    def history(self, history: History[K, V]) -> dict[K, list[tuple[int, V]]]:
+        """The values of a history on the simulated disk, over all tasks, as `table` reads them, that are not too old.
+
+        Args:
+            history: A history of the app.
+
+        Returns:
+            (time in ms, value) by key, in order of time. Of a key that several tasks have, the values of all.
+
+        Example:
+            ```python
+            assert driver.history(recent) == {"ann": [(at_ms, 500)]}
+            ```
+        """
+        if not isinstance(history, DeclaredHistory):
+            raise InputError(f"{history!r} is not a history", hint="use what app.history(...) returned")
+        found: dict[K, list[tuple[int, V]]] = {}
+        for rows in self.table_by_partition(history).values():
+            for place, values in rows.items():
+                found.setdefault(place.key, []).extend(values)
+        for values in found.values():
+            values.sort(key=lambda item: item[0])
+        return found
 
     def rows(self, sink: Sink[Any, Any]) -> list[dict[str, Any]]:
         """The committed rows of a sink's table in memory.

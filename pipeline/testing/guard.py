@@ -48,6 +48,14 @@ class _Handle:
         self._call.check()
         return _Handle(self._target.window(definition), self._call)
 
+    def history(self, definition: Any) -> Any:
+        self._call.check()
+        return _Handle(self._target.history(definition), self._call)
+
+    def between(self, *arguments: Any) -> Any:
+        self._call.check()
+        return self._checked(self._target.between(*arguments))
+
     def rows(self, *event: Any, **key: Any) -> Any:
         self._call.check()
         return [_Row(row, self._call) for row in self._target.rows(*event, **key)]

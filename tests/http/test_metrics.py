@@ -300,7 +300,11 @@ def test_every_family_has_a_sample_in_some_worker() -> None:
     }
     missing = {family.name for family in FAMILIES} - bases
     # Only while a restore runs; only for a group with dead letters; only for a group with a clock.
-    of_clocks = {"pipeline_clock_behind_seconds", "pipeline_late_events_total"}
+    of_clocks = {
+        "pipeline_clock_behind_seconds",
+        "pipeline_late_events_total",
+        "pipeline_history_values_removed_total",
+    }
     assert missing == {"pipeline_restore_remaining_bytes", "pipeline_open_dead_letters", *of_clocks}
     named = {sample[0]: sample[1] for sample in found.samples}
     for family in FAMILIES:

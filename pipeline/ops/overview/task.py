@@ -16,6 +16,7 @@ import msgspec
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import DeclaredTable
+from pipeline.api.histories import HistoryKey
 from pipeline.api.table import table_prefix
 from pipeline.api.windows import WindowKey
 from pipeline.core.entry_body import entry_partitions, reset_partitions, split_row
@@ -306,7 +307,7 @@ def _text(data: bytes, decode: Callable[[bytes], Any] | None) -> str:
     if decode is not None:
         try:
             value = decode(data)
-            if isinstance(value, WindowKey):
+            if isinstance(value, WindowKey | HistoryKey):
                 value = str(value)
             return _cut(value if isinstance(value, str) else msgspec.json.encode(value).decode())
         except Exception:  # noqa: BLE001 - a codec of the user may raise anything

@@ -49,6 +49,7 @@ class WorkerCounters:
     late_duplicates: int = 0
     rows: int = 0
     late_events: int = 0
+    removed_values: int = 0
 
 
 def counts_of(task: LiveTask) -> Counter[str]:
@@ -64,6 +65,7 @@ def counts_of(task: LiveTask) -> Counter[str]:
         duplicates=task.duplicates[0],
         late_duplicates=task.duplicates[1],
         late_events=task.late_events,
+        removed_values=task.removed_values,
     )
 
 

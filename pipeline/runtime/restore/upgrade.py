@@ -63,8 +63,9 @@ def _upgraded(
 ) -> bytes:
     if table.upgrade is None:
         raise ConfigError(f"task {task}: table {table.name} has no upgrade function")
+    upgrade, encode = table.upgrade, table.value_codec.encode
     try:
-        return table.value.encode(table.upgrade(decode(data))) or b""
+        return table.converted(data, lambda value: encode(upgrade(decode(value))) or b"")
     except Exception as error:
         raise ConfigError(
             f"task {task}: the upgrade of table {table.name} failed at key {key!r}: {type(error).__name__}: {error}\n"

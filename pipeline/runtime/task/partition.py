@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import DeclaredTable
 from pipeline.api.due_index import DueIndex
+from pipeline.api.histories import DeclaredHistory
+from pipeline.api.history_rows import RuntimeHistory
 from pipeline.api.table import ReadableStore, RuntimeTable, TaskOverlay
 from pipeline.api.window_rows import RuntimeWindow
 from pipeline.api.windows import DeclaredWindow
@@ -30,7 +32,7 @@ __all__ = ["Partition", "PartitionMaker"]
 class Partition:
     """The rows of one partition number, and the names of its inputs.
 
-    `index`, `times`, `steps`: None in a group without a clock.
+    `index`, `times`, `steps`: None in a group without a clock. `windows`: also the buckets of histories.
     """
 
     number: int
@@ -42,6 +44,7 @@ class Partition:
     index: DueIndex | None = None
     times: EventTimes | None = None
     steps: DueSteps | None = None
+    histories: Mapping[DeclaredHistory[Any, Any], RuntimeHistory[Any, Any]] = field(default_factory=dict)
 
     @property
     def cached(self) -> Iterator[Cached]:
@@ -56,8 +59,14 @@ class Partition:
 
     @property
     def late_events(self) -> int:
-        """How often an event was late for a window."""
-        return sum(window.late_events for window in self.windows.values())
+        """How often an event was late for a window or a history."""
+        late = [window.late_events for window in self.windows.values()]
+        return sum(late) + sum(history.late_events for history in self.histories.values())
+
+    @property
+    def removed_values(self) -> int:
+        """How often a value of a history was removed because its key had too many."""
+        return sum(history.removed_values for history in self.histories.values())
 
     def take_writes(self) -> dict[bytes, bytes | None]:
         """The writes of the commit that is being sealed."""
@@ -115,9 +124,13 @@ class PartitionMaker:
             window: RuntimeWindow(
                 window, store, overlay, self.context, clock, stored.closed.get(window.name, 0), number, rows
             )
-            for window in group.windows.values()
+            for window in [*group.windows.values(), *(each.buckets for each in group.histories.values())]
+        }
+        histories = {
+            history: RuntimeHistory(history, windows[history.buckets], self.context)
+            for history in group.histories.values()
         }
         sources: dict[str, DueSource] = {window.closes.name: runtime for window, runtime in windows.items()}
         times = EventTimes(clock, stored, self.clock, self.plan.ahead_ms, rows)
         steps = DueSteps(clock, self.clock, sources, group.steps.keys())
-        return Partition(number, names, tables, windows, dedup, ahead, index, times, steps)
+        return Partition(number, names, tables, windows, dedup, ahead, index, times, steps, histories)

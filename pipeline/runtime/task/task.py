@@ -182,8 +182,13 @@ class Task:
 
     @property
     def late_events(self) -> int:
-        """How often an event was late for a window."""
+        """How often an event was late for a window or a history."""
         return sum(each.late_events for each in self._partitions)
+
+    @property
+    def removed_values(self) -> int:
+        """How often a value of a history was removed because its key had too many."""
+        return sum(each.removed_values for each in self._partitions)
 
     @property
     def producer_closed(self) -> bool:
@@ -438,7 +443,10 @@ class Task:
         if partition is not self._current:
             self._current = partition
             self.context.use(
-                partition.tables, partition.windows, partition.times.clock if partition.times else None
+                partition.tables,
+                partition.windows,
+                partition.times.clock if partition.times else None,
+                partition.histories,
             )
             self._processor.use(partition.dedup, partition.ahead, partition.times)
 

@@ -1,0 +1,1 @@
+"""What is kept for a while: histories, and tables with a time-to-live."""

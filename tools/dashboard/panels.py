@@ -340,9 +340,15 @@ ROWS = (
             ),
             Panel(
                 "Late events",
-                "Events that came after their window was closed, per second. Raise `grace_s`, or look for a producer "
-                "with old times.",
-                [Query(_rate("pipeline_late_events_total", "group"), "{{group}}")],
+                "Events that came after their window was closed, or too late for a history, and values of histories "
+                "that were removed because their key had too many, per second. Raise `grace_s`, `keep_s` or "
+                "`max_values`, or look for a producer with old times.",
+                [
+                    Query(_rate("pipeline_late_events_total", "group"), "{{group}}"),
+                    Query(
+                        _rate("pipeline_history_values_removed_total", "group"), "{{group}} removed values"
+                    ),
+                ],
                 _PER_S,
             ),
             Panel(

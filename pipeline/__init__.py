@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.api.sinks import Delete, Postgres, Sink, Sqlite
     from pipeline.api.table import TaskTable
     from pipeline.api.window_rows import TaskWindow, WindowRow
-    from pipeline.api.windows import Hopping, Tumbling, Window
+    from pipeline.api.windows import Hopping, Sessions, Tumbling, Window
     from pipeline.app import App
     from pipeline.config import (
         HttpSettings,
@@ -102,6 +102,7 @@ __all__ = [
     "Resource",
     "Row",
     "RunningWorker",
+    "Sessions",
     "Settings",
     "Sink",
     "SinkUnreachableError",
@@ -165,6 +166,7 @@ _HOMES = {
     "Resource": "pipeline.api.declarations",
     "RunningWorker": "pipeline.processes.embedded",
     "Row": "pipeline.api.async_context",
+    "Sessions": "pipeline.api.windows",
     "Settings": "pipeline.config",
     "Sink": "pipeline.api.sinks",
     "SinkUnreachableError": "pipeline.errors",

@@ -28,7 +28,7 @@ from pipeline.api.group import (
 )
 from pipeline.api.histories import MOST_VALUES, History
 from pipeline.api.sinks import Sink
-from pipeline.api.windows import Hopping, Tumbling, Window
+from pipeline.api.windows import Hopping, Sessions, Tumbling, Window
 from pipeline.config import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class App:
         *,
         key: TypeForm[K],
         value: TypeForm[V],
-        size: Tumbling | Hopping,
+        size: Tumbling | Hopping | Sessions[V],
         grace_s: float,
         default: V,
         late_to: Topic[Any, Any] | None = None,

@@ -8,12 +8,15 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import msgspec
 
-__all__ = ["CloseRecord", "ClosedWindow", "closed_type"]
+from pipeline.core.headers import headers_of
+
+__all__ = ["CloseRecord", "ClosedWindow", "SessionRecord", "closed_type"]
 
 K_co = TypeVar("K_co", covariant=True)
 V_co = TypeVar("V_co", covariant=True)
 
 _CREATE_TIME = 1
+_SESSION_START = "session-start"  # a header of the record of a closed session: its start, in milliseconds
 
 
 class CloseRecord:
@@ -50,7 +53,7 @@ class CloseRecord:
     def value(self) -> bytes:
         return self._data
 
-    def headers(self) -> None:
+    def headers(self) -> list[tuple[str, bytes | None]] | None:
         return None
 
     def timestamp(self) -> tuple[int, int]:
@@ -61,6 +64,15 @@ class CloseRecord:
         """The identity of the row: a hash of the window, its end and the key."""
         place = f"{self._topic}\x00{self._end_ms}\x00{self._size_ms}\x00{self._key.hex()}"
         return blake2b(place.encode(), digest_size=16).hexdigest()
+
+
+class SessionRecord(CloseRecord):
+    """A closed session. Sessions differ in length, so a header has the start: a dead letter keeps it."""
+
+    __slots__ = ()
+
+    def headers(self) -> list[tuple[str, bytes | None]] | None:
+        return [(_SESSION_START, str(self._end_ms - self._size_ms).encode())]
 
 
 class ClosedWindow(msgspec.Struct, Generic[K_co, V_co], frozen=True, gc=False, eq=False):
@@ -84,16 +96,21 @@ class ClosedWindow(msgspec.Struct, Generic[K_co, V_co], frozen=True, gc=False, e
     value: V_co
     _message: Any
     _scope: ClassVar[str] = ""
-    _size_ms: ClassVar[int] = 0
+    _size_ms: ClassVar[int | None] = 0
 
     @property
     def start_ms(self) -> int:
-        """The start of the window, in milliseconds since the epoch."""
-        return int(self._message.offset()) - self._size_ms
+        """The start of the window, in milliseconds since the epoch; of a session, the time of its first event."""
+        size_ms = self._size_ms
+        if size_ms is None:
+            return next(
+                int(start or b"") for name, start in headers_of(self._message) if name == _SESSION_START
+            )
+        return int(self._message.offset()) - size_ms
 
     @property
     def end_ms(self) -> int:
-        """Its end. An event at this time is in the next window."""
+        """Its end. An event at this time is in the next window. A session ends a millisecond after its last event."""
         return int(self._message.offset())
 
     def effect_key(self, n: int = 0) -> str:
@@ -119,8 +136,8 @@ class ClosedWindow(msgspec.Struct, Generic[K_co, V_co], frozen=True, gc=False, e
 
 
 @cache
-def closed_type(app: str, group: str, window: str, size_ms: int) -> type[ClosedWindow[Any, Any]]:
-    """The class of what the handlers of a window's ends are given."""
+def closed_type(app: str, group: str, window: str, size_ms: int | None) -> type[ClosedWindow[Any, Any]]:
+    """The class of what the handlers of a window's ends are given. `size_ms`: None for sessions."""
     namespace = {
         "_scope": f"{app}\x00{group}\x00@window/{window}",
         "_size_ms": size_ms,

@@ -22,7 +22,7 @@ from pipeline.api.histories import DeclaredHistory, History
 from pipeline.api.history_rows import RuntimeHistory, TaskHistory
 from pipeline.api.table import RuntimeTable, TaskTable
 from pipeline.api.topic_limits import Accepted
-from pipeline.api.window_rows import RuntimeWindow, TaskWindow
+from pipeline.api.window_rows import AnyWindow, TaskWindow
 from pipeline.api.windows import DeclaredWindow, Window
 from pipeline.core.event_time import EventClock
 from pipeline.core.records import EARLIEST_MS, Record, kept_timestamp
@@ -41,7 +41,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 R = TypeVar("R")
 
-NO_WINDOWS: Mapping[DeclaredWindow[Any, Any], RuntimeWindow[Any, Any]] = {}
+NO_WINDOWS: Mapping[DeclaredWindow[Any, Any], AnyWindow] = {}
 NO_HISTORIES: Mapping[DeclaredHistory[Any, Any], RuntimeHistory[Any, Any]] = {}
 
 # name, key encoder, value codec's `admit`, what the topic accepts
@@ -186,7 +186,7 @@ class Context(OutputContext):
         _histories: Mapping[DeclaredHistory[Any, Any], RuntimeHistory[Any, Any]]
         _tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]]
         _time_of: Callable[[Any], int]
-        _windows: Mapping[DeclaredWindow[Any, Any], RuntimeWindow[Any, Any]]
+        _windows: Mapping[DeclaredWindow[Any, Any], AnyWindow]
 
     @property
     def clock_ms(self) -> int:
@@ -232,7 +232,7 @@ class Context(OutputContext):
             ```
         """
         try:
-            return self._windows[window]  # type: ignore[index]  # any other object is a KeyError
+            return self._windows[window]  # type: ignore[index, return-value]  # any other object is a KeyError
         except (KeyError, TypeError):
             if not isinstance(window, Window):
                 raise ConfigError(f"ctx.window takes what app.window(...) returned, not {window!r}") from None
@@ -331,7 +331,7 @@ class RuntimeContext(Context):
     def use(
         self,
         tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]],
-        windows: Mapping[DeclaredWindow[Any, Any], RuntimeWindow[Any, Any]] = NO_WINDOWS,
+        windows: Mapping[DeclaredWindow[Any, Any], AnyWindow] = NO_WINDOWS,
         clock: EventClock | None = None,
         histories: Mapping[DeclaredHistory[Any, Any], RuntimeHistory[Any, Any]] = NO_HISTORIES,
     ) -> None:

@@ -6,7 +6,7 @@ with what the package reads of it: `DeclaredTopic`, `DeclaredTable`, `DeclaredRe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from pipeline.api.codecs import ValueCodec
@@ -253,6 +253,14 @@ class DeclaredTable(Table[K, V]):
     def parse_key(self, text: str) -> Any:
         """A key from the command line. Raises InputError."""
         return parse_key(self.key, text)
+
+    def table_rows(self, key: bytes, data: bytes) -> Iterator[tuple[Any, Any]]:
+        """Keys and values of a stored row that is visible: one, or each session of a window."""
+        yield self.key.decode(key), self.value.decode(data)
+
+    def shown(self, key: bytes, data: bytes) -> Iterator[tuple[Any, Any]]:
+        """`table_rows` for people: also each value of a history."""
+        return self.table_rows(key, data)
 
     def _no_rows(self, *_: object) -> NoReturn:
         raise ConfigError(

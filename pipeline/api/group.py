@@ -29,7 +29,15 @@ from pipeline.api.event import Batch, Event
 from pipeline.api.histories import MOST_VALUES, DeclaredHistory, History
 from pipeline.api.keys import resolve_key
 from pipeline.api.sinks import Sink
-from pipeline.api.windows import DeclaredWindow, Hopping, Tumbling, Window
+from pipeline.api.windows import (
+    DeclaredWindow,
+    Hopping,
+    Sessions,
+    Tumbling,
+    Window,
+    WindowOptions,
+    declared_window,
+)
 from pipeline.core.names import GroupId, check_name
 from pipeline.errors import ConfigError
 
@@ -167,7 +175,7 @@ class Group:
         *,
         key: TypeForm[K],
         value: TypeForm[V],
-        size: Tumbling | Hopping,
+        size: Tumbling | Hopping | Sessions[V],
         grace_s: float,
         default: V,
         late_to: Topic[Any, Any] | None = None,
@@ -183,7 +191,8 @@ class Group:
             name: The name, part of durable names. No table of the group has it.
             key: The type of keys, as for `table`.
             value: The type of values, as for `table`.
-            size: `Tumbling(seconds)` or `Hopping(seconds, every_s=...)`. It cannot be changed later.
+            size: `Tumbling(seconds)`, `Hopping(seconds, every_s=...)` or `Sessions(gap_s, merge=...)`. It cannot be
+                changed later.
             grace_s: How many seconds of event time a window stays open after its end, for events out of order.
             default: The value of a key before it is assigned.
             late_to: A topic of the app, not an input of this group, that gets the records of events for which a window
@@ -203,18 +212,16 @@ class Group:
             ```
         """
         where = self._new_name("window", name, upgrade)
-        window: DeclaredWindow[K, V] = DeclaredWindow(
-            self.name,
-            name,
+        options: WindowOptions[K, V] = WindowOptions(
             resolve_key(key, where, tombstones=False),
             resolve_value(value, codec, where, tombstones=False),
+            (key, value),
+            grace_s,
+            default,
+            late_to,
             upgrade,
-            size=size,
-            grace_s=grace_s,
-            default=default,
-            late_to=late_to,
-            types=(key, value),
         )
+        window = declared_window(self.name, name, size, options)
         if late_to is not None and not self._app.owns(late_to):
             raise ConfigError(f"{where}: late_to is topic {late_to.name} of another app")
         for binding in self._bindings:

@@ -11,14 +11,22 @@ assumed of it. So `keep_s` can be changed: rows with buckets of several lengths 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from pipeline.api.codecs import ValueCodec, resolve_value
 from pipeline.api.declarations import LONGEST_TTL_S, DeclaredTable
 from pipeline.api.keys import KeyCodec, parse_key
-from pipeline.api.windows import END_BYTES, DeclaredWindow, Tumbling, WindowRows, pack_end, unpack_end
+from pipeline.api.windows import (
+    END_BYTES,
+    AlignedWindow,
+    Tumbling,
+    WindowOptions,
+    WindowRows,
+    pack_end,
+    unpack_end,
+)
 from pipeline.core.event_time import ClockState
 from pipeline.core.histories import HISTORY_SCHEMA, converted_values, values_in, values_since
 from pipeline.core.records import iso_time
@@ -117,18 +125,10 @@ class DeclaredHistory(History[K, V], DeclaredTable[Any, Any]):
         self.values: ValueCodec[V] = value
         size_s = -(-self.keep_ms // 2) / 1000
         plain = resolve_value(bytes, None, where, tombstones=False)
-        self.buckets: DeclaredWindow[K, bytes] = DeclaredWindow(
-            group,
-            name,
-            key,
-            plain,
-            None,
-            size=Tumbling(size_s),
-            grace_s=self.keep_ms / 1000,
-            default=b"",
-            late_to=None,
-            types=(Any, bytes),
+        options: WindowOptions[K, bytes] = WindowOptions(
+            key, plain, (Any, bytes), self.keep_ms / 1000, b"", None, None
         )
+        self.buckets: AlignedWindow[K, bytes] = AlignedWindow(group, name, Tumbling(size_s), options)
         self.buckets.rows = HistoryRows(group, name, key, plain)
         super().__init__(group, name, _bucket_key(key), _pairs_of(value), upgrade)
 
@@ -163,6 +163,12 @@ class DeclaredHistory(History[K, V], DeclaredTable[Any, Any]):
     def decoded_by(self, data: bytes, decode: Callable[[bytes], Any]) -> Any:
         """(time in ms, value) of all values."""
         return [(time_ms, decode(value)) for time_ms, value in values_in(data)]
+
+    def shown(self, key: bytes, data: bytes) -> Iterator[tuple[HistoryKey, Any]]:
+        """Each value with its time, instead of its bucket."""
+        for row_key, values in self.table_rows(key, data):
+            for time_ms, value in values:
+                yield HistoryKey(row_key.key, time_ms), value
 
     def parse_key(self, text: str) -> HistoryKey:
         """The row of `KEY@TIME` of a command line: the bucket that contains the time. Raises InputError."""

@@ -8,11 +8,12 @@ not matter when its rows are removed. Used by the processing thread alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from pipeline.api.closed_windows import CloseRecord
 from pipeline.api.encode_errors import REFUSALS, refuse_value
 from pipeline.api.event import Event
+from pipeline.api.indexed_rows import RowPlace
 from pipeline.api.table import (
     ABSENT,
     DATA,
@@ -28,11 +29,11 @@ from pipeline.api.table import (
     merge_rows,
     table_prefix,
 )
-from pipeline.api.windows import END_BYTES, DeclaredWindow, pack_end, unpack_end
+from pipeline.api.windows import END_BYTES, AlignedWindow, DeclaredWindow, pack_end, unpack_end
 from pipeline.core.event_time import NEVER_MS, EventClock
 from pipeline.core.headers import headers_of
 
-__all__ = ["RuntimeWindow", "TaskWindow", "WindowRow"]
+__all__ = ["AnyWindow", "RuntimeWindow", "TaskWindow", "WindowRow"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -144,7 +145,7 @@ class TaskWindow(Generic[K, V]):
         _buckets: dict[int, Any]
         _clock: EventClock
         _context: Any
-        _definition: DeclaredWindow[K, V]
+        _definition: Any
         _grace_ms: int
         _late: tuple[Any, int, Any]
         _late_events: int
@@ -192,7 +193,7 @@ class TaskWindow(Generic[K, V]):
             # The mark is never above the clock, so a window that ends after the clock is open.
             if end_ms > self._clock.ms or end_ms > self._closed_ms():
                 return (RuntimeRow(self._buckets.get(end_ms) or self._bucket_of(end_ms), key),)
-            self._is_late(event, (end_ms,))
+            self._is_late(event, (end_ms - size_ms,))
             return ()
         return self._hops(event, key, time_ms, self._closed_ms())
 
@@ -237,24 +238,26 @@ class TaskWindow(Generic[K, V]):
         ends = self._definition.ends_at(time_ms)
         late = [end_ms for end_ms in ends if end_ms <= closed_ms]
         if late:
-            self._is_late(event, late)
+            self._is_late(event, [end_ms - self._size_ms for end_ms in late])
         return [
             RuntimeRow(buckets.get(end_ms) or bucket_of(end_ms), key) for end_ms in ends if end_ms > closed_ms
         ]
 
-    def _is_late(self, event: Event[Any, Any], ends: Sequence[int]) -> None:
-        """Count the event, and send its record to `late_to`: once, whatever several handlers do."""
+    def _is_late(self, event: Event[Any, Any], starts: Sequence[int]) -> None:
+        """Count the event, and send its record to `late_to`: once, whatever several handlers do.
+
+        `starts`: of the windows that it missed.
+        """
         message, outputs = event._message, self._context.outputs  # noqa: SLF001
         known, place, output = self._late
         if message is known and place < len(outputs) and outputs[place] is output:
             return
         definition = self._definition
         if definition.late_to is not None:
-            starts = ",".join(str(end_ms - definition.size_ms) for end_ms in ends)
             headers = [
                 *headers_of(message),
                 ("late-window", definition.name.encode()),
-                ("late-starts", starts.encode()),
+                ("late-starts", ",".join(map(str, starts)).encode()),
                 ("late-topic", str(message.topic()).encode()),
                 ("late-partition", str(message.partition()).encode()),
                 ("late-offset", str(message.offset()).encode()),
@@ -262,6 +265,51 @@ class TaskWindow(Generic[K, V]):
             self._context.forward(definition.late_to, message, headers)
             self._late = message, len(outputs) - 1, outputs[-1]
         self._late_events += 1
+
+
+class AnyWindow(Protocol):
+    """A task's part of a window of any size: what the runtime needs of it."""
+
+    @property
+    def definition(self) -> DeclaredWindow[Any, Any]:
+        """The window."""
+        ...
+
+    @property
+    def late_events(self) -> int:
+        """How often an event was late."""
+        ...
+
+    @property
+    def closed_ms(self) -> int:
+        """The mark: what is due up to this time is closed."""
+        ...
+
+    @property
+    def next_ms(self) -> int:
+        """The clock at which the first row may be due."""
+        ...
+
+    @property
+    def changes(self) -> int:
+        """The number of rows that the open commit writes."""
+        ...
+
+    def due(self, more: Callable[[], bool]) -> Iterator[Any]:
+        """What is closed, in order. Taking the next one removes the last one."""
+        ...
+
+    def take_writes(self) -> dict[bytes, bytes | None]:
+        """The writes since the last call, by full key."""
+        ...
+
+    def measure(self) -> int:
+        """About the bytes that the values in memory take."""
+        ...
+
+    def trim(self, most_bytes: int) -> None:
+        """Drop the oldest values that are not written."""
+        ...
 
 
 class _Bucket(RuntimeTable[Any, Any]):
@@ -279,7 +327,7 @@ class _Bucket(RuntimeTable[Any, Any]):
 
     def __init__(
         self,
-        window: DeclaredWindow[Any, Any],
+        window: AlignedWindow[Any, Any],
         end_ms: int,
         store: ReadableStore,
         overlay: TaskOverlay,
@@ -344,28 +392,24 @@ class RuntimeWindow(TaskWindow[K, V]):
 
     def __init__(
         self,
-        definition: DeclaredWindow[K, V],
-        store: ReadableStore,
-        overlay: TaskOverlay,
+        definition: AlignedWindow[K, V],
+        place: RowPlace,
         context: Any,
-        clock: EventClock,
         mark_ms: int,
-        partition: int,
-        rows: bytes = b"",
     ) -> None:
-        """`mark_ms`: the stored mark. `rows`: the beginning of the keys of the rows of `partition`."""
+        """`mark_ms`: the stored mark."""
         self._definition = definition
-        self._store = store
-        self._overlay = overlay
+        self._store = store = place.store
+        self._overlay = place.overlay
         self._context = context
-        self._clock = clock
+        self._clock = place.clock
         self._mark_ms = mark_ms
-        self._partition = partition
+        self._partition = place.partition
         self._grace_ms = definition.grace_ms
         self._size_ms = definition.size_ms
         self._tumbling = definition.every_ms == definition.size_ms
         self._bucket_of = self._new_bucket
-        self._prefix = rows + table_prefix(definition.name)
+        self._prefix = place.rows + table_prefix(definition.name)
         self._cursor = self._prefix  # all rows before it are removed
         self._buckets = {}
         self._deleted: dict[bytes, bytes | None] = {}  # since the last seal
@@ -380,9 +424,10 @@ class RuntimeWindow(TaskWindow[K, V]):
         self.next_end_ms = NEVER_MS if first is None else self._end_of(first[0])
 
     @property
-    def definition(self) -> DeclaredWindow[K, V]:
+    def definition(self) -> AlignedWindow[K, V]:
         """The window."""
-        return self._definition
+        window: AlignedWindow[K, V] = self._definition
+        return window
 
     @property
     def late_events(self) -> int:

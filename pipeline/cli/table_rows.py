@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import DeclaredTable
-from pipeline.api.histories import DeclaredHistory, HistoryKey
+from pipeline.api.histories import DeclaredHistory
 from pipeline.api.keys import parse_key
 from pipeline.api.table import ReadableStore, table_prefix
-from pipeline.api.windows import END_BYTES, DeclaredWindow
+from pipeline.api.windows import END_BYTES, AlignedWindow, SessionWindow
 from pipeline.cli.lookup import journaled_tasks
 from pipeline.cli.options import print_json, print_message
 from pipeline.cli.past import PastPlace, moment_of, reach_of, restored, say_origin
@@ -88,13 +89,18 @@ def rows_of(
     identity = decode_position(data, f"task {task}").identity
     _check_schema(definition, identity.tables)
     partitions = identity_partitions(identity, task.number)
+    start_ms: int | None = None
+    if isinstance(definition, SessionWindow) and key is not None:
+        with suppress(InputError):  # a key may contain an @, too
+            start_ms = definition.parse_place(key)[1]
+            key = key.rpartition("@")[0]
     for partition, begin in zip(partitions, row_prefixes(identity, task.number), strict=True):
         prefix = begin + table_prefix(definition.name)
         if key is None:
             found = state.scan(prefix)
         elif isinstance(definition, DeclaredHistory):
             found = _of_key(state, prefix, definition.buckets.rows, key)
-        elif isinstance(definition, DeclaredWindow) and "@" not in key:
+        elif isinstance(definition, AlignedWindow) and "@" not in key:
             found = _of_key(state, prefix, definition.rows, key)
         else:
             wanted = begin + full_key_of(definition, key)
@@ -105,15 +111,10 @@ def rows_of(
             visible = definition.visible(data, clock)
             if visible is None:
                 continue
-            row_key, value = definition.key.decode(full_key[len(prefix) :]), definition.value.decode(visible)
             where = {"task": task.number, "partition": partition}
-            each = TableRow(where, row_key, value, len(partitions) > 1)
-            if isinstance(row_key, HistoryKey):
-                yield from (
-                    each._replace(key=HistoryKey(row_key.key, time_ms), value=one) for time_ms, one in value
-                )
-            else:
-                yield each
+            for row_key, value in definition.shown(full_key[len(prefix) :], visible):
+                if start_ms is None or row_key.start_ms == start_ms:
+                    yield TableRow(where, row_key, value, len(partitions) > 1)
 
 
 def _of_key(

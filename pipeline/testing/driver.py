@@ -316,9 +316,10 @@ class TestDriver(SimulatedProcess):
                 prefix, stored = rows + table_prefix(table.name), self.stores.contents(task)
                 clock = unpack_state(stored.get(clock_key(rows)) if declared.fades else None, str(task))
                 result[partition] = {
-                    declared.key.decode(key[len(prefix) :]): declared.value.decode(data)
+                    shown: found
                     for key, value in sorted(stored.items())
                     if key.startswith(prefix) and (data := declared.visible(value, clock)) is not None
+                    for shown, found in declared.table_rows(key[len(prefix) :], data)
                 }
         return result
 

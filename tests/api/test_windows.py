@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline import App, AsyncContext, ClosedWindow, Context, Event, Hopping, Sqlite, Tumbling
-from pipeline.api.windows import DeclaredWindow, WindowKey
+from pipeline.api.windows import AlignedWindow, DeclaredWindow, WindowKey
 from pipeline.errors import ConfigError, InputError
 
 
@@ -59,7 +59,7 @@ def test_an_event_is_in_the_windows_that_contain_its_time(
     size: Tumbling | Hopping, time_ms: int, ends: list[int]
 ) -> None:
     """The start belongs to a window, the end does not."""
-    window: DeclaredWindow[str, int] = window_of(App("a"), size=size)
+    window: AlignedWindow[str, int] = window_of(App("a"), size=size)
     assert list(window.ends_at(time_ms)) == ends
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.api.indexed_rows
+import pipeline.api.session_rows
 import pipeline.api.window_rows
 import pipeline.core.event_time
+import pipeline.core.sessions
 import pipeline.runtime.input_looks
 import pipeline.runtime.task.due_steps
 import pipeline.runtime.task.event_times
@@ -18,6 +21,7 @@ CLOCK = "tests/core/test_event_time.py"
 CLOCKS = "tests/runtime/windows/test_clocks.py"
 WINDOWS = "tests/runtime/windows/test_windows.py"
 ERRORS = "tests/runtime/windows/test_close_errors.py"
+SESSIONS = "tests/runtime/windows/test_sessions.py"
 
 ROWS = [
     Broken(
@@ -158,6 +162,68 @@ ROWS = [
                     newest_ms = times.observe(time_ms) if time_ms > newest_ms else newest_ms
 """,
         f"{WINDOWS} clock_is_visible",
+    ),
+    Broken(
+        "a closed session that is stored is joined",
+        pipeline.core.sessions.place_of,
+        "if near and due_ms(session, gap_ms) > closed_ms",
+        "if near",
+        f"{SESSIONS} still_stored",
+    ),
+    Broken(
+        "a late event joins no open session",
+        pipeline.core.sessions.place_of,
+        "    if not joined:\n",
+        "    if not joined or last + 1 <= closed_ms:\n",
+        f"{SESSIONS} late_event_joins",
+    ),
+    Broken(
+        "sessions that become one stay beside the new one",
+        pipeline.api.session_rows.RuntimeSessions.assign,
+        "content = (*place.others, session)",
+        "content = (*place.others, *place.joined[1:], session)",
+        f"{SESSIONS} between_two_sessions",
+    ),
+    Broken(
+        "a session that ends before the others of its key keeps their entry",
+        pipeline.api.indexed_rows.IndexedTable.write,
+        "if first_ms < due_ms:",
+        "if due_ms == NEVER_MS:",
+        f"{SESSIONS} begin_a_session_before",
+    ),
+    Broken(
+        "an entry that is too early closes the session",
+        pipeline.api.session_rows.RuntimeSessions.due,
+        "if due_ms(first, self._gap_ms) == entry_ms:",
+        "if True:",
+        f"{SESSIONS} across_a_crash",
+    ),
+    Broken(
+        "a session is removed before its function has succeeded",
+        pipeline.api.session_rows.RuntimeSessions.due,
+        """                yield SessionRecord(name, self._partition, first.end_ms, size_ms, key, first.data)
+                rest = tuple(each for each in sessions if each is not first)
+""",
+        """                rest = tuple(each for each in sessions if each is not first)
+                table.settle(slot, rest or None, self._first_ms(rest))
+                yield SessionRecord(name, self._partition, first.end_ms, size_ms, key, first.data)
+                continue
+""",
+        f"{SESSIONS} raises_keeps",
+    ),
+    Broken(
+        "what a step has settled is undone with the next step",
+        pipeline.api.indexed_rows.IndexedTable.settle,
+        "        self._undo.clear()\n",
+        "",
+        f"{SESSIONS} skipped_after",
+    ),
+    Broken(
+        "a row that was read before another assignment overwrites it",
+        pipeline.api.session_rows.SessionRow._place,
+        "if slot[VALUE] is not self._seen:",
+        "if False:",
+        f"{SESSIONS} kept_and_assigned",
     ),
 ]
 

@@ -42,12 +42,13 @@ class DueSource(Protocol):
         """The number of rows that the open commit writes and that become due later. Twice as many steps are fired."""
         ...
 
-    def due(self, more: Callable[[], bool]) -> Iterator[Record]:
+    def due(self, more: Callable[[], bool]) -> Iterator[Record | None]:
         """The due steps, in order of time. Taking the next one means that the last one is finished.
 
         `more` is called before each step and before each other write, and ends the iterator by False. A step may write
         to tables and to the index before it is yielded: if its function raises, that is undone. If it raises and is
-        skipped, the iterator continues, and must still remove the step.
+        skipped, the iterator continues, and must still remove the step. None is a step that calls no function, so that
+        its writes are committed soon: a row was only indexed again.
         """
         ...
 
@@ -183,7 +184,7 @@ class DueSteps:
         if not queue.handled:
             for step in steps:
                 processor.keep()
-                allowance.done, allowance.last = allowance.done + 1, step
+                allowance.done, allowance.last = allowance.done + 1, step or allowance.last
             return
         try:
             processor.process_steps(queue.name, _counted(steps, allowance, processor, refused), failures)
@@ -192,16 +193,17 @@ class DueSteps:
 
 
 def _counted(
-    steps: Iterator[Record],
+    steps: Iterator[Record | None],
     allowance: Allowance,
     processor: Processor,
     refused: Callable[[Record], RefusedOutputError | None],
 ) -> Iterator[Record]:
     """The steps, counted when they are finished. To those with a refused output, their policy is applied at once."""
     for step in steps:
-        error = refused(step)
-        if error is None:
-            yield step
-        else:
-            processor.condemn(step.topic(), step, error)
-        allowance.done, allowance.last = allowance.done + 1, step
+        if step is not None:
+            error = refused(step)
+            if error is None:
+                yield step
+            else:
+                processor.condemn(step.topic(), step, error)
+        allowance.done, allowance.last = allowance.done + 1, step or allowance.last

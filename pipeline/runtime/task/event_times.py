@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.event import Event
-from pipeline.api.window_rows import RuntimeWindow
+from pipeline.api.window_rows import AnyWindow
 from pipeline.core.event_time import NEVER_MS, ClockState, EventClock, checked_time, clock_key, pack_state
 from pipeline.ports import Clock
 
@@ -61,7 +61,7 @@ class EventTimes:
             return lambda event: checked_time(event.timestamp_ms, latest_ms)
         return lambda event: checked_time(time_of(event), latest_ms)
 
-    def take_writes(self, windows: Iterable[RuntimeWindow[Any, Any]]) -> dict[bytes, bytes | None]:
+    def take_writes(self, windows: Iterable[AnyWindow]) -> dict[bytes, bytes | None]:
         """The row, if it has changed. `windows`: those of the partition."""
         closed = {window.definition.name: window.closed_ms for window in windows if window.closed_ms > 0}
         data = pack_state(self.clock.state(closed))

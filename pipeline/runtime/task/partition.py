@@ -11,9 +11,11 @@ from pipeline.api.declarations import DeclaredTable
 from pipeline.api.due_index import DueIndex
 from pipeline.api.histories import DeclaredHistory
 from pipeline.api.history_rows import RuntimeHistory
+from pipeline.api.indexed_rows import RowPlace
+from pipeline.api.session_rows import RuntimeSessions
 from pipeline.api.table import ReadableStore, RuntimeTable, TaskOverlay
-from pipeline.api.window_rows import RuntimeWindow
-from pipeline.api.windows import DeclaredWindow
+from pipeline.api.window_rows import AnyWindow, RuntimeWindow
+from pipeline.api.windows import AlignedWindow, DeclaredWindow, SessionWindow
 from pipeline.core.event_time import EventClock, clock_key, unpack_state
 from pipeline.core.inputs import row_prefix
 from pipeline.core.names import TaskId
@@ -38,7 +40,7 @@ class Partition:
     number: int
     names: frozenset[str]
     tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]]
-    windows: Mapping[DeclaredWindow[Any, Any], RuntimeWindow[Any, Any]]
+    windows: Mapping[DeclaredWindow[Any, Any], AnyWindow]
     dedup: Mapping[str, DedupTable]
     ahead: Mapping[str, Prefetch]
     index: DueIndex | None = None
@@ -120,16 +122,19 @@ class PartitionMaker:
         stored = unpack_state(store.get(clock_key(rows)), f"task {self.task}, partition {number}")
         index = DueIndex(store, overlay, rows)
         clock = EventClock([topic.name for topic in group.inputs], stored, self.idle_s)
-        windows = {
-            window: RuntimeWindow(
-                window, store, overlay, self.context, clock, stored.closed.get(window.name, 0), number, rows
-            )
-            for window in [*group.windows.values(), *(each.buckets for each in group.histories.values())]
-        }
-        histories = {
-            history: RuntimeHistory(history, windows[history.buckets], self.context)
-            for history in group.histories.values()
-        }
+        place = RowPlace(store, overlay, index, clock, number, rows)
+        windows: dict[DeclaredWindow[Any, Any], AnyWindow] = {}
+        for window in group.windows.values():
+            mark_ms = stored.closed.get(window.name, 0)
+            if isinstance(window, SessionWindow):
+                windows[window] = RuntimeSessions(window, place, self.context, mark_ms)
+            elif isinstance(window, AlignedWindow):
+                windows[window] = RuntimeWindow(window, place, self.context, mark_ms)
+        histories = {}
+        for history in group.histories.values():
+            buckets = RuntimeWindow(history.buckets, place, self.context, stored.closed.get(history.name, 0))
+            windows[history.buckets] = buckets
+            histories[history] = RuntimeHistory(history, buckets, self.context)
         sources: dict[str, DueSource] = {window.closes.name: runtime for window, runtime in windows.items()}
         times = EventTimes(clock, stored, self.clock, self.plan.ahead_ms, rows)
         steps = DueSteps(clock, self.clock, sources, group.steps.keys())

@@ -8,109 +8,22 @@ their times say, in order.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import Event
-from pipeline.config import WorkerSettings
-from pipeline.core.event_time import IDLE_S
-from pipeline.ports import Step
-from pipeline.testing import TestDriver
-from tests.support.runtime.steps import OWNER_STEPS
-from tests.support.runtime.window_app import START_MS, Numbers, WindowApp
+from tests.support.runtime.window_app import Numbers, WindowApp
+from tests.support.runtime.window_histories import PARTITIONS, Sent, Trouble, WindowHistory, histories
 
 pytestmark = pytest.mark.unverified  # a closed window is made from several records
 
-PARTITIONS, SIZE_MS = 4, 60_000
+SIZE_MS = 60_000
 
 
-@dataclass(frozen=True)
-class Sent:
-    """Events of one partition. `gap_ms`: after the event before; `jitter_ms`: out of order by so much."""
-
-    partition: int
-    key: str
-    gap_ms: int
-    jitter_ms: int
-    other: bool
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """What happens after the events. `wall_ms`: how far the wall clock is set back or forth."""
-
-    crash: tuple[Step, int] | None
-    empty_disk: bool
-    pause_s: float
-    wall_ms: int
-    stop: bool
-
-
-events = st.lists(
-    st.builds(
-        Sent,
-        st.integers(0, PARTITIONS - 1),
-        st.sampled_from("abc"),
-        st.sampled_from([0, 10, 500, 3_000, 40_000]),
-        st.sampled_from([0, 0, 0, -1_000, -15_000, -70_000]),
-        st.booleans(),
-    ),
-    max_size=30,
-)
-troubles = st.builds(
-    Trouble,
-    st.none() | st.tuples(st.sampled_from(OWNER_STEPS), st.integers(1, 2)),
-    st.booleans(),
-    st.sampled_from([0.0, 0.0, 5.0, IDLE_S + 30.0]),
-    st.sampled_from([0, 0, -30_000, 30_000, -600_000]),
-    st.booleans(),
-)
-histories = st.lists(st.tuples(events, troubles), min_size=1, max_size=4)
-
-
-class History:
-    """One history, and what it must lead to."""
-
-    def __init__(self, tasks: int, *, batch: bool, deferred: bool, seed: int, limit: int) -> None:
-        self.app = WindowApp(other=True, batch=batch)
-        limits = WorkerSettings(worker_id="test", max_poll_records=limit, max_records_per_commit=limit)
-        self.driver = TestDriver(
-            self.app.app, partitions=PARTITIONS, tasks=tasks, deferred=deferred, seed=seed, settings=limits
-        )
-        self.sent: dict[int, tuple[str, int]] = {}  # key and time of each event
-        self.now_ms: dict[int, int] = defaultdict(lambda: START_MS)
-
-    def send(self, sent: list[Sent]) -> None:
-        for each in sent:
-            self.now_ms[each.partition] += each.gap_ms
-            at_ms = max(START_MS, self.now_ms[each.partition] + each.jitter_ms)
-            number = len(self.sent)
-            if each.other:
-                self.driver.send(self.app.other, each.key, 0, timestamp_ms=at_ms, partition=each.partition)
-                continue
-            key = f"{each.partition}{each.key}"  # the partition of a result is that of its key
-            self.sent[number] = key, at_ms
-            self.driver.send(self.app.events, key, number, timestamp_ms=at_ms, partition=each.partition)
-
-    def suffer(self, trouble: Trouble) -> None:
-        driver = self.driver
-        if trouble.crash is not None:
-            step, nth = trouble.crash
-            driver.crash_at(step, nth=nth)
-        if trouble.wall_ms:
-            driver.clock.set_wall_ms(driver.clock.wall_ms() + trouble.wall_ms)
-        driver.advance(trouble.pause_s)
-        if trouble.stop and not driver.crashed:
-            driver.stop()
-        driver.restart(empty_disk=trouble.empty_disk)
-
-    def end(self) -> None:
-        """All inputs are idle, and the clock passes the last window."""
-        self.driver.clock.set_wall_ms(START_MS + 36_000_000)
-        self.driver.advance(IDLE_S + 300.0)
+class History(WindowHistory):
+    """What a history must lead to."""
 
     def check(self) -> None:
         late = Counter(self.app.late_values(self.driver))
@@ -149,7 +62,8 @@ def test_each_event_is_in_one_closed_window_or_late_once(
     limit: int,
 ) -> None:
     """Whatever crashes, pauses, and however many tasks there are."""
-    case = History(tasks, batch=batch, deferred=deferred, seed=seed, limit=limit)
+    app = WindowApp(other=True, batch=batch)
+    case = History(app, tasks, deferred=deferred, seed=seed, limit=limit)
     for sent, trouble in history:
         case.send(sent)
         case.suffer(trouble)

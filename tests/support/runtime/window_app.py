@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline import App, Batch, ClosedWindow, Context, Event, Hopping, Tumbling
+from pipeline import App, Batch, ClosedWindow, Context, Event, Hopping, Sessions, Tumbling
 from pipeline.config import WorkerSettings
 from pipeline.testing import TestDriver
 
-__all__ = ["SIZE_S", "START_MS", "Numbers", "WindowApp"]
+__all__ = ["SIZE_S", "START_MS", "Numbers", "WindowApp", "joined"]
 
 SIZE_S = 60
 START_MS = 1_700_000_000_000 - 1_700_000_000_000 % 3_600_000 - 3_600_000  # an hour before the driver's clock
 Numbers = tuple[int, ...]
+
+
+def joined(earlier: Numbers, later: Numbers) -> Numbers:
+    """The value of two sessions that become one."""
+    return earlier + later
 
 
 class WindowApp:
@@ -24,17 +29,19 @@ class WindowApp:
         batch: Whether the handler takes batches.
         timed: Whether the value is the event time, in seconds after `START_MS`.
         other: Whether the topic `other` is another input, which does nothing.
+        seen: Whether the topic `seen` gets each event's value, and the clock at which it was handled.
     """
 
     def __init__(
         self,
-        size: Tumbling | Hopping | None = None,
+        size: Tumbling | Hopping | Sessions[Numbers] | None = None,
         *,
         grace_s: float = 10,
         batch: bool = False,
         timed: bool = False,
         other: bool = False,
         late: bool = True,
+        seen: bool = False,
         **options: Any,
     ) -> None:
         self.app = app = App("windows")
@@ -43,6 +50,7 @@ class WindowApp:
         self.other = app.topic("other", key=str, value=int)
         self.closed = app.topic("closed", key=str, value=Numbers)
         self.late = app.topic("late", key=str, value=int)
+        self.seen = app.topic("seen", key=str, value=tuple[int, int]) if seen else None
         self.window = app.window(
             "numbers",
             key=str,
@@ -64,6 +72,8 @@ class WindowApp:
         app.on_close(self.window, **options)(self.close)
 
     def collect(self, event: Event[str, int], ctx: Context) -> None:
+        if self.seen is not None:
+            ctx.send(self.seen, event.key, (event.value, ctx.clock_ms))
         for row in ctx.window(self.window).rows(event):
             row.value = (*row.value, event.value)
 

@@ -20,6 +20,7 @@ PAGES = [
     "how-to/look-into-the-past",
     "how-to/outbox",
     "how-to/windows",
+    "how-to/sessions",
     "how-to/producing",
     "how-to/rescale",
     "how-to/rolling-upgrade",

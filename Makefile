@@ -11,6 +11,10 @@ LOCKER := $(VENV)/lock/.installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCK := $(VENV)/lock/bin/uv pip compile --quiet --no-config --universal --no-annotate --custom-compile-command "make lock"
 
+# A test process that crashes fails its run at once: pytest-xdist waits forever for the last tests of the others if it
+# replaces the process.
+NO_RESTARTS := --max-worker-restart=0
+
 ON_OLD_KAFKA := tests/contracts tests/kafka/test_worker_kills.py::test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact \
 	tests/kafka/test_load_kills.py::test_kills_at_each_point_of_one_load_lose_and_double_no_row
 
@@ -24,13 +28,13 @@ drills: $(INSTALLED) $(FLIGHTS)  ## failures rehearsed on the flights app; repor
 	timeout 1200 $(BIN)/python -m tools.drills $(DRILLS)
 
 test: $(INSTALLED)  ## the test suite, three files at a time, each side on a Kafka of its own
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(NO_RESTARTS) $(TESTS)
 
 test-broken: $(INSTALLED)  ## every rule of the protocols, broken on purpose in a copy: its test must fail
-	$(BIN)/python -m pytest tests/broken -m broken -n 3 --dist worksteal $(TESTS)
+	$(BIN)/python -m pytest tests/broken -m broken -n 3 --dist worksteal $(NO_RESTARTS) $(TESTS)
 
 test-docs: $(INSTALLED)  ## the commands and the tests of pages, as a reader runs them, each page on a Kafka of its own
-	$(BIN)/python -m pytest tests/docs -m docs -n 3 --dist worksteal $(TESTS)
+	$(BIN)/python -m pytest tests/docs -m docs -n 3 --dist worksteal $(NO_RESTARTS) $(TESTS)
 
 test-kills: $(INSTALLED)  ## kills at each step of every protocol; twenty faults in a fleet; rehearsals of runbooks; a million rows to PostgreSQL
 	$(BIN)/python -m pytest tests -m kills $(TESTS)

@@ -18,7 +18,7 @@ NO_RESTARTS := --max-worker-restart=0
 ON_OLD_KAFKA := tests/contracts tests/kafka/test_worker_kills.py::test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact \
 	tests/kafka/test_load_kills.py::test_kills_at_each_point_of_one_load_lose_and_double_no_row
 
-.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-false-alarms test-security test-acls test-monitoring test-browser test-helm test-peers test-containers test-old-kafka lint docs bench bench-peers bench-scale soak release-check lock clean
+.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-false-alarms test-security test-acls test-monitoring test-browser test-helm test-peers test-containers test-old-kafka lint docs bench bench-peers bench-scale soak release-check environments lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -127,6 +127,8 @@ $(FLIGHTS): $(INSTALLED) examples/flights/requirements.txt
 $(PODMAN_COMPOSE): $(INSTALLED) tests/containers/requirements.txt
 	$(BIN)/python $(PIP_INSTALL) --require-hashes --no-deps -r tests/containers/requirements.txt
 	@touch $@
+
+environments: $(INSTALLED) $(FLIGHTS) $(PODMAN_COMPOSE) $(KUBERNETES)  ## what the tests of examples, containers and the chart need besides
 
 $(KUBERNETES): $(INSTALLED) tests/helm/requirements.txt
 	$(BIN)/python $(PIP_INSTALL) --require-hashes --no-deps -r tests/helm/requirements.txt

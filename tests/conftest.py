@@ -66,6 +66,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Say which signal has ended a test process; pytest-xdist says only that it has ended."""
+    if error:
+        code = node.gateway._io.popen.wait(_CONNECT_S)
+        print(f"\n{node.gateway.id}: exit status {code}; negative is a signal")  # noqa: T201 - to the terminal
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that need the real Kafka come first: they are the long ones.
 

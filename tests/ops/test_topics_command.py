@@ -52,6 +52,8 @@ class Declared:
     def run(self, *arguments: str, code: int = 0) -> tuple[str, str]:
         """Standard output and error of `pipeline topics ARGUMENTS`, which ends with `code`."""
         self._patch.setattr(sys, "argv", ["pipeline", "topics", *arguments])
+        # It ends a process in which threads remain; this one may have threads of other tests.
+        self._patch.setattr("pipeline.cli.main.end_soon", lambda _: None)
         self._capture.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.api.group import Group
     from pipeline.api.histories import History
     from pipeline.api.history_rows import TaskHistory
+    from pipeline.api.joins import Join
     from pipeline.api.sinks import Delete, Postgres, Sink, Sqlite
     from pipeline.api.table import TaskTable
     from pipeline.api.window_rows import TaskWindow, WindowRow
@@ -87,6 +88,7 @@ __all__ = [
     "HttpSettings",
     "InputError",
     "InvariantError",
+    "Join",
     "KafkaSettings",
     "MessageCodec",
     "OnError",
@@ -148,6 +150,7 @@ _HOMES = {
     "HandlerError": "pipeline.errors",
     "History": "pipeline.api.histories",
     "Hopping": "pipeline.api.windows",
+    "Join": "pipeline.api.joins",
     "InputError": "pipeline.errors",
     "InvariantError": "pipeline.errors",
     "HttpSettings": "pipeline.config",

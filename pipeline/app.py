@@ -27,6 +27,7 @@ from pipeline.api.group import (
     HandlerDecorator,
 )
 from pipeline.api.histories import MOST_VALUES, History
+from pipeline.api.joins import MOST_EVENTS, Join
 from pipeline.api.sinks import Sink
 from pipeline.api.windows import Hopping, Sessions, Tumbling, Window
 from pipeline.config import Settings, load_settings
@@ -38,6 +39,7 @@ __all__ = ["App", "declared_app"]
 
 K = TypeVar("K")
 V = TypeVar("V")
+L = TypeVar("L")
 R = TypeVar("R")
 
 
@@ -314,6 +316,55 @@ class App:
         """
         return self._declared.main.history(
             name, key=key, value=value, keep_s=keep_s, max_values=max_values, codec=codec, upgrade=upgrade
+        )
+
+    def join(
+        self,
+        name: str,
+        left: Topic[K, L],
+        right: Topic[K, R],
+        *,
+        within_s: float,
+        grace_s: float,
+        max_events: int = MOST_EVENTS,
+        on_error: OnError = "stop",
+        retries: int = 0,
+        retry_delay_s: float = RETRY_DELAY_S,
+    ) -> Join[K, L, R]:
+        """Join two topics in the main group. See `Group.join`.
+
+        Args:
+            name: The name, part of durable names.
+            left: A topic of this app.
+            right: Another topic of this app, with the same key type.
+            within_s: The longest time between the two events of a pair, in seconds of event time.
+            grace_s: How much longer an event waits, for partners that arrive out of order.
+            max_events: How many events of a key may wait on each side.
+            on_error: As for `handler`, for records and unmatched events whose function raises.
+            retries: As for `handler`.
+            retry_delay_s: As for `handler`.
+
+        Returns:
+            The join, for its decorators `on_match`, `on_unmatched_left` and `on_unmatched_right`.
+
+        Raises:
+            ConfigError: An argument cannot be used.
+
+        Example:
+            ```python
+            paid = app.join("paid", orders, payments, within_s=600, grace_s=60)
+            ```
+        """
+        return self._declared.main.join(
+            name,
+            left,
+            right,
+            within_s=within_s,
+            grace_s=grace_s,
+            max_events=max_events,
+            on_error=on_error,
+            retries=retries,
+            retry_delay_s=retry_delay_s,
         )
 
     def on_close(

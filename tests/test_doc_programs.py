@@ -94,6 +94,45 @@ def test_the_stages_count_orders_and_customers(programs: Programs) -> None:
     its_test.test_a_crash_between_stages_counts_no_record_twice()
 
 
+def test_joins_and_their_recipes_do_what_they_say(programs: Programs) -> None:
+    """A reader copies the one that fits."""
+    _, streams, tables, keys, its_test = programs.of(
+        HOW_TO / "joins.md", "shop", "stream_table", "table_table", "foreign_key", "shop_test"
+    )
+    its_test.test_an_order_that_is_not_paid_is_reported()
+
+    driver = TestDriver(streams.app)
+    driver.send(streams.customers, "c1", "ann")
+    driver.run()
+    for customer, cents in (("c1", 500), ("c2", 900)):
+        driver.send(streams.orders, customer, cents)
+    driver.run()
+    assert [event.value for event in driver.outputs(streams.named_orders)] == [("ann", 500), ("unknown", 900)]
+
+    driver = TestDriver(tables.app)
+    for topic, number in ((tables.prices, 5), (tables.stocks, 3), (tables.prices, 7)):
+        driver.send(topic, "hat", number)
+        driver.run()
+    assert [event.value for event in driver.outputs(tables.values)] == [15, 21]
+
+    driver = TestDriver(keys.app, partitions=3)
+    driver.send(keys.orders, "o1", keys.Order("c1", 500))
+    driver.run()
+    driver.send(keys.customers, "c1", "ann")
+    driver.run()
+    driver.send(keys.customers, "c1", "Ann")
+    driver.send(keys.orders, "o2", keys.Order("c1", 900))
+    driver.run()
+    named = {(event.key, *event.value) for event in driver.outputs(keys.named_orders)}
+    assert named == {("o1", "ann", 500), ("o1", "Ann", 500), ("o2", "Ann", 900)}
+
+
+def test_a_session_is_published_when_it_is_over(programs: Programs) -> None:
+    """The test on the page is one that a reader keeps."""
+    _, its_test = programs.of(HOW_TO / "sessions.md", "shop", "shop_test")
+    its_test.test_a_visit_is_published_when_it_is_over()
+
+
 def test_a_payment_that_was_sent_twice_counts_once(programs: Programs) -> None:
     """The page promises that, also for an id that a function returns."""
     accounts, its_test = programs.of(HOW_TO / "dedup.md", "accounts", "accounts_test")

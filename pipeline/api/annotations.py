@@ -10,7 +10,7 @@ import enum
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -23,7 +23,7 @@ from pipeline.api.event import Batch, Event
 from pipeline.api.type_schema import show
 from pipeline.errors import ConfigError
 
-__all__ = ["check_annotations", "described"]
+__all__ = ["check_annotations", "check_pair_annotations", "described"]
 
 _GIVEN: dict[type, str] = {Event: "event", Batch: "batch", ClosedWindow: "window"}
 _UNIONS = (Union, types.UnionType)
@@ -93,6 +93,20 @@ def check_annotations(
             f"{where}: parameter {first} is annotated {_shown(event)}, but {wrong[0]}",
             hint=f"write {first}: {expected}, or register the handler for a topic with the annotated types",
         )
+
+
+def check_pair_annotations(
+    group: str, topics: Sequence[DeclaredTopic[Any, Any]], function: Callable[..., Any]
+) -> None:
+    """Raise ConfigError if the annotations of a function for pairs contradict the topics of its events."""
+    for (name, annotation), topic in zip(_annotations(function, 3) or (), topics, strict=False):
+        wrong = [_difference(each, topic) for each in _members(annotation) if _is(each, Event)]
+        if wrong and all(wrong):
+            raise ConfigError(
+                f"group {group}: {described(function)}: parameter {name} is annotated {_shown(annotation)}, but it is "
+                f"given an event of topic {topic.name}, and {wrong[0]}",
+                hint=f"write {name}: Event[{show(topic.key_type)}, {show(topic.value_type)}]: the left event is first",
+            )
 
 
 def _difference(annotation: Any, topic: DeclaredTopic[Any, Any]) -> str | None:
@@ -180,19 +194,19 @@ def _plain(function: Any) -> Any:
     return inspect.unwrap(getattr(function, "__func__", function))
 
 
-def _annotations(function: Callable[..., Any]) -> list[tuple[str, Any]] | None:
-    """The names and annotations of the first two parameters. None if the function has others, or is wrapped."""
+def _annotations(function: Callable[..., Any], count: int = 2) -> list[tuple[str, Any]] | None:
+    """The names and annotations of the first parameters. None if the function has others, or is wrapped."""
     inner: Any = function
     while isinstance(inner, partial):
         inner = inner.func
     if hasattr(inner, "__wrapped__"):
         return None
     try:
-        parameters = list(inspect.signature(function).parameters.values())[:2]
+        parameters = list(inspect.signature(function).parameters.values())[:count]
     except (TypeError, ValueError):
         return None
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    if len(parameters) != 2 or any(each.kind not in positional for each in parameters):
+    if len(parameters) != count or any(each.kind not in positional for each in parameters):
         return None
     plain = _plain(function)
     return [(each.name, _evaluated(each.annotation, plain)) for each in parameters]

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from pipeline.api.annotations import check_annotations, described
+from pipeline.api.annotations import check_annotations, check_pair_annotations, described
 from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.event import Batch, Event
 from pipeline.api.sinks import Sink
@@ -21,6 +21,7 @@ __all__ = [
     "SinkBinding",
     "check_calls",
     "check_function",
+    "check_pair_function",
     "check_policy",
     "check_retries",
 ]
@@ -148,6 +149,32 @@ def check_function(group: str, binding: Binding, given: type = Event) -> None:
     _check_arguments(group, function)
     kind = Batch if binding.batch else given
     check_annotations(group, binding.topic, function, kind, is_async=binding.is_async)
+
+
+def check_pair_function(
+    group: str, left: DeclaredTopic[Any, Any], right: DeclaredTopic[Any, Any], function: Callable[..., Any]
+) -> None:
+    """Raise ConfigError if a function cannot be called with an event of each topic and a context."""
+    if not callable(function):
+        raise ConfigError(f"group {group}: {function!r} is not a function")
+    if any(kind(function) for kind in _BODY_DOES_NOT_RUN):
+        raise ConfigError(
+            f"group {group}: {described(function)} is async or a generator; the function of a join must be a plain one",
+            hint="write it as def match(left, right, ctx)",
+        )
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return  # some builtins have no signature
+    try:
+        signature.bind(None, None, None)
+    except TypeError as error:
+        raise ConfigError(
+            f"group {group}: {described(function)} cannot be called with two events and a context: {error}; its "
+            f"parameters are {signature}",
+            hint="give it three parameters, as in def match(left, right, ctx)",
+        ) from None
+    check_pair_annotations(group, (left, right), function)
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

@@ -30,6 +30,7 @@ from pipeline.errors import ConfigError
 
 __all__ = [
     "Context",
+    "MatchContext",
     "OutputContext",
     "RuntimeContext",
     "Sender",
@@ -43,6 +44,7 @@ R = TypeVar("R")
 
 NO_WINDOWS: Mapping[DeclaredWindow[Any, Any], AnyWindow] = {}
 NO_HISTORIES: Mapping[DeclaredHistory[Any, Any], RuntimeHistory[Any, Any]] = {}
+NO_JOINS: Mapping[Any, Any] = {}
 
 # name, key encoder, value codec's `admit`, what the topic accepts
 Sender = tuple[str, Callable[[Any], bytes | None], Callable[[Any], tuple[bytes | None, Any]], Accepted]
@@ -179,11 +181,12 @@ class Context(OutputContext):
         ```
     """
 
-    __slots__ = ("_clock", "_histories", "_tables", "_time_of", "_windows")
+    __slots__ = ("_clock", "_histories", "_joins", "_tables", "_time_of", "_windows")
 
     if TYPE_CHECKING:  # set by RuntimeContext
         _clock: EventClock | None
         _histories: Mapping[DeclaredHistory[Any, Any], RuntimeHistory[Any, Any]]
+        _joins: Mapping[Any, Any]  # RuntimeJoin by DeclaredJoin, which is not known here
         _tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]]
         _time_of: Callable[[Any], int]
         _windows: Mapping[DeclaredWindow[Any, Any], AnyWindow]
@@ -324,6 +327,7 @@ class RuntimeContext(Context):
         self._message = None
         self._windows = {}
         self._histories = {}
+        self._joins = {}
         self._clock = None
         self._event_ms = None
         self._time_of = timestamp_of
@@ -334,11 +338,13 @@ class RuntimeContext(Context):
         windows: Mapping[DeclaredWindow[Any, Any], AnyWindow] = NO_WINDOWS,
         clock: EventClock | None = None,
         histories: Mapping[DeclaredHistory[Any, Any], RuntimeHistory[Any, Any]] = NO_HISTORIES,
+        joins: Mapping[Any, Any] = NO_JOINS,
     ) -> None:
         """From now on, handlers see these, which belong to the partition of the next records."""
         self._tables = tables
         self._windows = windows
         self._histories = histories
+        self._joins = joins
         self._clock = clock
 
     def forward(
@@ -398,6 +404,20 @@ class RuntimeContext(Context):
     def outputs(self) -> list[Any]:
         """The outputs of the open commit."""
         return self._outputs
+
+
+class MatchContext(Context):
+    """The context of a call with a pair of events: that of the record, but outputs have the later time of the two."""
+
+    __slots__ = ()
+
+    def __init__(self, context: Context, time_ms: int) -> None:
+        for name in _SLOTS:
+            setattr(self, name, getattr(context, name))
+        self._event_ms = time_ms
+
+
+_SLOTS = (*OutputContext.__slots__, *Context.__slots__)
 
 
 def not_a_table_of_the_group(table: object, method: str) -> ConfigError:

@@ -13,6 +13,7 @@ from pipeline.api.codecs import ValueCodec
 from pipeline.api.event import Event
 from pipeline.api.keys import KeyCodec, parse_key
 from pipeline.core.event_time import ClockState
+from pipeline.core.records import Record
 from pipeline.errors import ConfigError
 
 __all__ = [
@@ -139,10 +140,11 @@ class DeclaredTopic(Topic[K, V]):
 class StepTopic(DeclaredTopic[K, V]):
     """The pseudo-topic of due steps: no topic of Kafka has its name. Its function gets another object than an Event.
 
-    `given`: the class of that object, for the names of the app and the group.
+    `given`: the class of that object, for the names of the app and the group. `time_of`: the event time of a step;
+    None: the timestamp of its record.
     """
 
-    __slots__ = ("given",)
+    __slots__ = ("given", "time_of")
 
     def __init__(
         self,
@@ -151,9 +153,11 @@ class StepTopic(DeclaredTopic[K, V]):
         value: ValueCodec[V],
         types: tuple[Any, Any],
         given: Callable[[str, str], type[Any]],
+        time_of: Callable[[Record], int] | None = None,
     ) -> None:
         super().__init__(name, key, value, key_type=types[0], value_type=types[1])
         self.given = given
+        self.time_of = time_of
 
 
 def declared_topic(topic: Topic[K, V]) -> DeclaredTopic[K, V]:

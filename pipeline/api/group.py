@@ -27,6 +27,7 @@ from pipeline.api.custom_codecs import Codec
 from pipeline.api.declarations import DeclaredTable, DeclaredTopic, Table, Topic
 from pipeline.api.event import Batch, Event
 from pipeline.api.histories import MOST_VALUES, DeclaredHistory, History
+from pipeline.api.joins import MOST_EVENTS, DeclaredJoin, Join, Owner, Policy
 from pipeline.api.keys import resolve_key
 from pipeline.api.sinks import Sink
 from pipeline.api.windows import (
@@ -52,6 +53,8 @@ __all__ = [
 
 K = TypeVar("K")
 V = TypeVar("V")
+L = TypeVar("L")
+R = TypeVar("R")
 
 
 class HandlerDecorator(Protocol[K, V]):
@@ -110,6 +113,8 @@ class Group:
         _name: str
         _bindings: list[Binding]
         _sinks: list[SinkBinding]
+        _joins: dict[str, DeclaredJoin[Any, Any, Any]]
+        _matches: dict[str, Binding]
         _steps: dict[str, Binding]
         _tables: dict[str, DeclaredTable[Any, Any]]
 
@@ -281,11 +286,89 @@ class Group:
         self._tables[name] = history
         return history
 
+    def join(
+        self,
+        name: str,
+        left: Topic[K, L],
+        right: Topic[K, R],
+        *,
+        within_s: float,
+        grace_s: float,
+        max_events: int = MOST_EVENTS,
+        on_error: OnError = "stop",
+        retries: int = 0,
+        retry_delay_s: float = RETRY_DELAY_S,
+    ) -> Join[K, L, R]:
+        """Join two topics: pairs of events of one key whose times are close, and the events without a partner.
+
+        Both topics become inputs of the group, and must have equally many partitions. An event waits for partners for
+        `within_s + grace_s` of event time. Each one ends in its matches, or in exactly one call for an unmatched event.
+
+        Args:
+            name: The name, part of durable names.
+            left: A topic of this app.
+            right: Another topic of this app, with the same key type.
+            within_s: The longest time between the two events of a pair, in seconds of event time. Either may be first.
+            grace_s: How much longer an event waits, for partners that arrive out of order.
+            max_events: How many events of a key may wait on each side. If there are more, the oldest one waits no
+                longer. They are counted.
+            on_error: What happens if a function of the join raises, as for `handler`: with the record that was matched,
+                or with the unmatched event. A dead letter of an unmatched event is one of `@join/NAME/left` or `right`.
+            retries: As for `handler`.
+            retry_delay_s: As for `handler`.
+
+        Returns:
+            The join, for its decorators `on_match`, `on_unmatched_left` and `on_unmatched_right`.
+
+        Raises:
+            ConfigError: An argument cannot be used, the name is declared already, or the group has sinks, or handlers
+                that are async, or a batch handler of one of the topics.
+
+        Example:
+            ```python
+            paid = app.join("paid", orders, payments, within_s=600, grace_s=60)
+
+
+            @paid.on_unmatched_left
+            def unpaid(order: Event[str, Order], ctx: Context) -> None:
+                ctx.send(alerts, order.key, Alert("not paid"))
+            ```
+        """
+        self._new_name("join", name, None)
+        join: DeclaredJoin[K, L, R] = DeclaredJoin(
+            Owner(self.name, self._bind_match, self._bind_unmatched),
+            name,
+            left,
+            right,
+            Policy(on_error, retries, retry_delay_s),
+            within_s=within_s,
+            grace_s=grace_s,
+            max_events=max_events,
+        )
+        for binding in join.bindings():
+            self._bind(binding)
+        for side in join.sides:
+            self._tables[side.name] = side
+        self._joins[name] = join
+        return join
+
+    def _bind_match(self, name: str, binding: Binding) -> None:
+        if name in self._matches:
+            raise ConfigError(f"join {self.name}.{name} has an on_match function; it must be the only one")
+        self._matches[name] = binding
+
+    def _bind_unmatched(self, join: str, side: str, binding: Binding) -> None:
+        if binding.topic.name in self._steps:
+            raise ConfigError(
+                f"join {self.name}.{join} has an on_unmatched_{side} function; it must be the only one"
+            )
+        self._bind_steps(binding, Event)
+
     def _new_name(self, kind: str, name: str, upgrade: object) -> str:
         """The label of a new table, window or history. Raises ConfigError."""
         check_name(kind, name)
         where = f"{kind} {self.name}.{name}"
-        other = self._tables.get(name)
+        other = self._tables.get(name) or self._tables.get(f"{name}:left")
         if other is not None:
             same = other.label == where
             raise ConfigError(
@@ -666,6 +749,8 @@ class DeclaredGroup(Group):
         tables: Mapping[str, DeclaredTable[Any, Any]] | None = None,
         tasks: int | None = None,
         steps: Mapping[str, Binding] | None = None,
+        joins: Mapping[str, DeclaredJoin[Any, Any, Any]] | None = None,
+        matches: Mapping[str, Binding] | None = None,
     ) -> None:
         self._app = app
         self._name = check_name("group", name)
@@ -676,6 +761,8 @@ class DeclaredGroup(Group):
         self._sinks = list(sinks)
         self._tables = dict(tables or {})
         self._steps = dict(steps or {})
+        self._joins = dict(joins or {})
+        self._matches = dict(matches or {})
 
     @property
     def id(self) -> GroupId:
@@ -727,23 +814,43 @@ class DeclaredGroup(Group):
         """Whether its partitions have a clock of event time. Without one, event time costs nothing."""
         timed = any(binding.topic.event_time_ms is not None for binding in self._bindings)
         fading = any(table.fades for table in self._tables.values())
-        return bool(self.windows) or fading or (timed and not self.is_async)
+        return bool(self.windows or self._joins) or fading or (timed and not self.is_async)
 
     @property
     def inputs(self) -> list[DeclaredTopic[Any, Any]]:
         """Input topics in the order of their first handler or sink."""
         return list(dict.fromkeys([b.topic for b in self._bindings] + [b.topic for b in self._sinks]))
 
+    @property
+    def joins(self) -> dict[str, DeclaredJoin[Any, Any, Any]]:
+        """The joins by name."""
+        return self._joins
+
+    @property
+    def matches(self) -> dict[str, Binding]:
+        """The functions for the pairs of joins, by name of the join. Each is called with a pair and a context."""
+        return self._matches
+
     def with_functions(self, change: Callable[[Binding], Binding]) -> DeclaredGroup:
-        """The same group with other functions: `change` is called with each of `functions`."""
-        steps = {name: change(binding) for name, binding in self._steps.items()}
+        """The same group with other functions: `change` is called with each of `functions`, and with `matches`."""
         bindings = map(change, self._bindings)
-        return DeclaredGroup(self._app, self._name, bindings, self._sinks, self._tables, self.tasks, steps)
+        steps = {name: change(binding) for name, binding in self._steps.items()}
+        matches = {name: change(binding) for name, binding in self._matches.items()}
+        return self._twin(bindings, self.tasks, steps, matches)
 
     def with_tasks(self, tasks: int) -> DeclaredGroup:
         """The same group with another number of tasks."""
+        return self._twin(self._bindings, tasks, self._steps, self._matches)
+
+    def _twin(
+        self,
+        bindings: Iterable[Binding],
+        tasks: int | None,
+        steps: Mapping[str, Binding],
+        matches: Mapping[str, Binding],
+    ) -> DeclaredGroup:
         return DeclaredGroup(
-            self._app, self._name, self._bindings, self._sinks, self._tables, tasks, self._steps
+            self._app, self._name, bindings, self._sinks, self._tables, tasks, steps, self._joins, matches
         )
 
 

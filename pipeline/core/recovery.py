@@ -14,6 +14,7 @@ from pipeline.core.checkpoint_refs import CheckpointRef
 from pipeline.core.entry_body import task_count
 from pipeline.core.event_time import WINDOW_SCHEMA
 from pipeline.core.histories import HISTORY_SCHEMA
+from pipeline.core.joins import JOIN_SCHEMA
 from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.names import is_replays
 from pipeline.core.position import AppliedPosition
@@ -334,9 +335,12 @@ def _check_tables(
     for table, fingerprint in before.items():
         is_window = fingerprint.startswith(WINDOW_SCHEMA)
         is_history = fingerprint.startswith(HISTORY_SCHEMA)
+        is_join = fingerprint.startswith(JOIN_SCHEMA)
         kind, key = (
             ("window", "size or the key") if is_window else ("history" if is_history else "table", "key")
         )
+        if is_join:
+            kind, key = "join", "topics or the key"
         if table not in now:
             raise ConfigError(
                 f"{where}: {kind} {table} has state, and the app no longer declares it",
@@ -344,7 +348,7 @@ def _check_tables(
             )
         if now[table] == fingerprint:
             continue
-        another = is_window and not now[table].startswith(fingerprint.partition("->")[0])
+        another = (is_window or is_join) and not now[table].startswith(fingerprint.partition("->")[0])
         if table not in upgrades and not another:
             raise ConfigError(
                 f"{where}: the schema of {kind} {table} changed\n  was {fingerprint}\n  now {now[table]}",

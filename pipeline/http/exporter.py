@@ -205,6 +205,7 @@ class _Collector(Collector):
             samples.add("pipeline_clock_behind_seconds", labels, behind_ms / 1000)
             samples.add("pipeline_late_events_total", labels, counts["late_events"])
             samples.add("pipeline_history_values_removed_total", labels, counts["removed_values"])
+            samples.add("pipeline_join_events_removed_total", labels, counts["removed_events"])
         if figures.applied is not None:
             newest = next(iter(figures.applied.checkpoints), None)
             size, journal = newest.size if newest is not None else 0, figures.applied.bytes_after_checkpoint

@@ -61,6 +61,12 @@ FAMILIES = (
         "Values of histories that were removed because their key had too many",
     ),
     Family(
+        "pipeline_join_events_removed_total",
+        Kind.COUNTER,
+        _TASK,
+        "Events of joins that waited no longer because their key had too many",
+    ),
+    Family(
         "pipeline_records_total",
         Kind.COUNTER,
         (*_TASK, "outcome"),

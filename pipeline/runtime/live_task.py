@@ -135,6 +135,11 @@ class LiveTask(Protocol):
         """How often a value of a history was removed because its key had too many."""
         ...
 
+    @property
+    def removed_events(self) -> int:
+        """How often an event of a join waited no longer because its key had too many."""
+        ...
+
     def look(self, at_end: Collection[str]) -> None:
         """The broker has answered: the records of the inputs `at_end` are processed, those of the others are not."""
         ...

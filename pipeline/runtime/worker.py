@@ -286,6 +286,7 @@ class Worker:
             late_duplicates=totals["late_duplicates"],
             late_events=totals["late_events"],
             removed_values=totals["removed_values"],
+            removed_events=totals["removed_events"],
             live=len(live),
             restoring=self._lifecycle.restoring_count,
             standby=self._lifecycle.standby_count,

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from pipeline.api.declarations import Table, Topic, declared_table, declared_topic
 from pipeline.api.event import Event
 from pipeline.api.histories import DeclaredHistory, History
+from pipeline.api.joins import DeclaredJoin, Join
 from pipeline.api.sinks import Sink, Sqlite
 from pipeline.api.table import table_prefix
 from pipeline.api.windows import DeclaredWindow, Window, WindowKey
@@ -364,6 +365,30 @@ class TestDriver(SimulatedProcess):
                 found.setdefault(place.key, []).extend(values)
         for values in found.values():
             values.sort(key=lambda item: item[0])
+        return found
+
+    def joins(self, join: Join[K, Any, Any]) -> dict[tuple[str, K], list[Any]]:
+        """The events of a join that wait on the simulated disk, over all tasks, as `table` reads them.
+
+        Args:
+            join: A join of the app.
+
+        Returns:
+            Their values in order of arrival, by side (`"left"` or `"right"`) and key. Those that have matched are among
+            them for as long as they may match again.
+
+        Example:
+            ```python
+            assert driver.joins(paid) == {("left", "order-5"): [Order("ann", 500)]}
+            ```
+        """
+        if not isinstance(join, DeclaredJoin):
+            raise InputError(f"{join!r} is not a join", hint="use what app.join(...) returned")
+        found: dict[tuple[str, K], list[Any]] = {}
+        for side in join.sides:
+            for rows in self.table_by_partition(side).values():
+                for key, events in rows.items():
+                    found.setdefault((side.side, key), []).extend(each.value for each in events)
         return found
 
     def rows(self, sink: Sink[Any, Any]) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ HANDED_OUT = [
     "Context",
     "Group",
     "History",
+    "Join",
     "Resource",
     "Row",
     "Table",
@@ -38,7 +39,7 @@ HANDED_OUT = [
     "WindowRow",
 ]
 MEMBERS = {
-    "App": "async_handler batch_handler group handler history name on_close resource run running sink table topic "
+    "App": "async_handler batch_handler group handler history join name on_close resource run running sink table topic "
     "topics window",
     "AsyncContext": "resource row send",
     "Batch": "count index keys timestamps_ms values",
@@ -47,8 +48,9 @@ MEMBERS = {
     "Delivered": "count id index offset partition timestamp_ms topic",
     "Delivery": "done exception future id key result topic",
     "Event": "effect_key headers id key offset partition timestamp_ms topic value",
-    "Group": "async_handler batch_handler handler history name on_close sink table window",
+    "Group": "async_handler batch_handler handler history join name on_close sink table window",
     "History": "group name",
+    "Join": "name on_match on_unmatched_left on_unmatched_right",
     "Producer": "aclose aflush asend close flush send",
     "Resource": "",
     "Row": "get value",

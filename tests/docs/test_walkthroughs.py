@@ -21,6 +21,7 @@ PAGES = [
     "how-to/outbox",
     "how-to/windows",
     "how-to/sessions",
+    "how-to/joins",
     "how-to/producing",
     "how-to/rescale",
     "how-to/rolling-upgrade",

@@ -304,6 +304,7 @@ def test_every_family_has_a_sample_in_some_worker() -> None:
         "pipeline_clock_behind_seconds",
         "pipeline_late_events_total",
         "pipeline_history_values_removed_total",
+        "pipeline_join_events_removed_total",
     }
     assert missing == {"pipeline_restore_remaining_bytes", "pipeline_open_dead_letters", *of_clocks}
     named = {sample[0]: sample[1] for sample in found.samples}

@@ -340,14 +340,15 @@ ROWS = (
             ),
             Panel(
                 "Late events",
-                "Events that came after their window was closed, or too late for a history, and values of histories "
-                "that were removed because their key had too many, per second. Raise `grace_s`, `keep_s` or "
-                "`max_values`, or look for a producer with old times.",
+                "Events that came after their window was closed, or too late for a history, per second; and values of "
+                "histories and events of joins that were removed because their key had too many. Raise `grace_s`, "
+                "`keep_s`, `max_values` or `max_events`, or look for a producer with old times.",
                 [
                     Query(_rate("pipeline_late_events_total", "group"), "{{group}}"),
                     Query(
                         _rate("pipeline_history_values_removed_total", "group"), "{{group}} removed values"
                     ),
+                    Query(_rate("pipeline_join_events_removed_total", "group"), "{{group}} removed events"),
                 ],
                 _PER_S,
             ),

@@ -50,6 +50,7 @@ class WorkerCounters:
     rows: int = 0
     late_events: int = 0
     removed_values: int = 0
+    removed_events: int = 0
 
 
 def counts_of(task: LiveTask) -> Counter[str]:
@@ -66,6 +67,7 @@ def counts_of(task: LiveTask) -> Counter[str]:
         late_duplicates=task.duplicates[1],
         late_events=task.late_events,
         removed_values=task.removed_values,
+        removed_events=task.removed_events,
     )
 
 

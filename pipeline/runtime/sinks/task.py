@@ -76,7 +76,7 @@ class SinkTask:
         self.duplicates = (0, 0)  # a sink stores no ids
         self.clock_ms: int | None = None  # and it has no clock
         self.late_events = 0
-        self.removed_values = 0
+        self.removed_values = self.removed_events = 0
         self.written: Sequence[str] = ()
         self._writer = writer
         self._run = run

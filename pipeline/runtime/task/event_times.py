@@ -7,15 +7,31 @@ step of the partition. Processing thread only.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.event import Event
-from pipeline.api.window_rows import AnyWindow
 from pipeline.core.event_time import NEVER_MS, ClockState, EventClock, checked_time, clock_key, pack_state
 from pipeline.ports import Clock
 
 __all__ = ["EventTimes"]
+
+
+class Named(Protocol):
+    """What has a mark."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Marked(Protocol):
+    """A window or a join in one partition."""
+
+    @property
+    def definition(self) -> Named: ...
+
+    @property
+    def closed_ms(self) -> int: ...
 
 
 class EventTimes:
@@ -61,8 +77,8 @@ class EventTimes:
             return lambda event: checked_time(event.timestamp_ms, latest_ms)
         return lambda event: checked_time(time_of(event), latest_ms)
 
-    def take_writes(self, windows: Iterable[AnyWindow]) -> dict[bytes, bytes | None]:
-        """The row, if it has changed. `windows`: those of the partition."""
+    def take_writes(self, windows: Iterable[Marked]) -> dict[bytes, bytes | None]:
+        """The row, if it has changed. `windows`: those of the partition, and its joins."""
         closed = {window.definition.name: window.closed_ms for window in windows if window.closed_ms > 0}
         data = pack_state(self.clock.state(closed))
         if data == self._written:

@@ -9,9 +9,12 @@ from typing import Any
 from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import DeclaredTable
 from pipeline.api.due_index import DueIndex
+from pipeline.api.event import event_type
 from pipeline.api.histories import DeclaredHistory
 from pipeline.api.history_rows import RuntimeHistory
 from pipeline.api.indexed_rows import RowPlace
+from pipeline.api.join_rows import RuntimeJoin
+from pipeline.api.joins import DeclaredJoin
 from pipeline.api.session_rows import RuntimeSessions
 from pipeline.api.table import ReadableStore, RuntimeTable, TaskOverlay
 from pipeline.api.window_rows import AnyWindow, RuntimeWindow
@@ -47,12 +50,15 @@ class Partition:
     times: EventTimes | None = None
     steps: DueSteps | None = None
     histories: Mapping[DeclaredHistory[Any, Any], RuntimeHistory[Any, Any]] = field(default_factory=dict)
+    joins: Mapping[DeclaredJoin[Any, Any, Any], RuntimeJoin] = field(default_factory=dict)
 
     @property
     def cached(self) -> Iterator[Cached]:
         """What takes part in the budget of the cache."""
         yield from self.tables.values()
         yield from self.windows.values()
+        for join in self.joins.values():
+            yield from join.tables
 
     @property
     def changes(self) -> int:
@@ -64,6 +70,11 @@ class Partition:
         """How often an event was late for a window or a history."""
         late = [window.late_events for window in self.windows.values()]
         return sum(late) + sum(history.late_events for history in self.histories.values())
+
+    @property
+    def removed_events(self) -> int:
+        """How often an event of a join waited no longer because its key had too many."""
+        return sum(join.removed for join in self.joins.values())
 
     @property
     def removed_values(self) -> int:
@@ -82,7 +93,10 @@ class Partition:
         if self.times is not None:
             for window in self.windows.values():
                 writes.update(window.take_writes())
-            writes.update(self.times.take_writes(self.windows.values()))
+            for join in self.joins.values():
+                for rows in join.tables:
+                    writes.update(rows.take_writes())
+            writes.update(self.times.take_writes([*self.windows.values(), *self.joins.values()]))
         return writes
 
 
@@ -135,7 +149,26 @@ class PartitionMaker:
             buckets = RuntimeWindow(history.buckets, place, self.context, stored.closed.get(history.name, 0))
             windows[history.buckets] = buckets
             histories[history] = RuntimeHistory(history, buckets, self.context)
+        event_types = {
+            topic.name: event_type(
+                self.task.app, self.task.group, self.plan.identity.inputs[topic.name].topic_id
+            )
+            for topic in group.inputs
+        }
+        joins = {
+            join: RuntimeJoin(
+                join,
+                place,
+                self.context,
+                stored.closed.get(join.name, 0),
+                group.matches.get(join.name),
+                event_types,
+            )
+            for join in group.joins.values()
+        }
         sources: dict[str, DueSource] = {window.closes.name: runtime for window, runtime in windows.items()}
+        for join in joins.values():
+            sources.update(join.sources)
         times = EventTimes(clock, stored, self.clock, self.plan.ahead_ms, rows)
         steps = DueSteps(clock, self.clock, sources, group.steps.keys())
-        return Partition(number, names, tables, windows, dedup, ahead, index, times, steps, histories)
+        return Partition(number, names, tables, windows, dedup, ahead, index, times, steps, histories, joins)

@@ -144,9 +144,16 @@ class Processor:
         self._context.message, self._context.event_ms = None, None
         self._running = bindings, 1
         try:
-            self._run_records(topic, bindings, steps)
+            time_of = topic.time_of if isinstance(topic, StepTopic) else None
+            self._run_records(topic, bindings, steps if time_of is None else self._timed(steps, time_of))
         finally:
             self._running = None
+
+    def _timed(self, steps: Iterator[Record], time_of: Callable[[Record], int]) -> Iterator[Record]:
+        """Steps whose outputs have the event time of a record."""
+        for step in steps:
+            self._context.event_ms = time_of(step)
+            yield step
 
     def keep(self) -> None:
         """What was written since the last record or step stays, whatever the next one does."""

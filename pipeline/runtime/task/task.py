@@ -191,6 +191,11 @@ class Task:
         return sum(each.removed_values for each in self._partitions)
 
     @property
+    def removed_events(self) -> int:
+        """How often an event of a join waited no longer because its key had too many."""
+        return sum(each.removed_events for each in self._partitions)
+
+    @property
     def producer_closed(self) -> bool:
         """Whether the producer is closed, or being closed, because the task was idle."""
         return self._closing is not None or self._publisher.resting
@@ -447,6 +452,7 @@ class Task:
                 partition.windows,
                 partition.times.clock if partition.times else None,
                 partition.histories,
+                partition.joins,
             )
             self._processor.use(partition.dedup, partition.ahead, partition.times)
 

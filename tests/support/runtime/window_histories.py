@@ -14,7 +14,7 @@ from pipeline.testing import TestDriver
 from tests.support.runtime.steps import OWNER_STEPS
 from tests.support.runtime.window_app import START_MS, WindowApp
 
-__all__ = ["PARTITIONS", "Sent", "Trouble", "WindowHistory", "histories"]
+__all__ = ["PARTITIONS", "Sent", "Trouble", "WindowHistory", "histories", "suffer"]
 
 PARTITIONS = 4
 
@@ -63,6 +63,19 @@ troubles = st.builds(
 histories = st.lists(st.tuples(events, troubles), min_size=1, max_size=4)
 
 
+def suffer(driver: TestDriver, trouble: Trouble) -> None:
+    """Let it happen, and start the worker again."""
+    if trouble.crash is not None:
+        step, nth = trouble.crash
+        driver.crash_at(step, nth=nth)
+    if trouble.wall_ms:
+        driver.clock.set_wall_ms(driver.clock.wall_ms() + trouble.wall_ms)
+    driver.advance(trouble.pause_s)
+    if trouble.stop and not driver.crashed:
+        driver.stop()
+    driver.restart(empty_disk=trouble.empty_disk)
+
+
 class WindowHistory:
     """What happens to an app."""
 
@@ -88,16 +101,7 @@ class WindowHistory:
             self.driver.send(self.app.events, key, number, timestamp_ms=at_ms, partition=each.partition)
 
     def suffer(self, trouble: Trouble) -> None:
-        driver = self.driver
-        if trouble.crash is not None:
-            step, nth = trouble.crash
-            driver.crash_at(step, nth=nth)
-        if trouble.wall_ms:
-            driver.clock.set_wall_ms(driver.clock.wall_ms() + trouble.wall_ms)
-        driver.advance(trouble.pause_s)
-        if trouble.stop and not driver.crashed:
-            driver.stop()
-        driver.restart(empty_disk=trouble.empty_disk)
+        suffer(self.driver, trouble)
 
     def end(self) -> None:
         """All inputs are idle, and the clock passes the last window."""

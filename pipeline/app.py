@@ -205,6 +205,7 @@ class App:
         value: TypeForm[V],
         codec: Codec[V] | CodecName | None = None,
         upgrade: Callable[[Any], V] | None = None,
+        ttl_s: float | None = None,
     ) -> Table[K, V]:
         """Declare a table of the main group. See `Group.table`.
 
@@ -215,22 +216,26 @@ class App:
             codec: How values become bytes, as for `topic`.
             upgrade: Makes a value of the present type from a stored value of an earlier type. It gets what
                 `json.loads` would return for a stored JSON value.
+            ttl_s: How many seconds of event time a row is kept after its last write. Default: forever.
 
         Returns:
             The table, for `ctx.table`.
 
         Raises:
-            ConfigError: The name, a type or the codec cannot be used, or the table is declared already.
+            ConfigError: The name, a type, the codec or `ttl_s` cannot be used, or the table is declared already.
 
         Example:
             ```python
             totals = app.table("totals", key=str, value=int)
+            carts = app.table("carts", key=str, value=Cart, ttl_s=86_400)  # a day after the last write
 
             # after a change of the type: earlier values were Structs with the field `amount`, in euros
             totals = app.table("totals", key=str, value=Cents, upgrade=lambda old: Cents(old["amount"] * 100))
             ```
         """
-        return self._declared.main.table(name, key=key, value=value, codec=codec, upgrade=upgrade)
+        return self._declared.main.table(
+            name, key=key, value=value, codec=codec, upgrade=upgrade, ttl_s=ttl_s
+        )
 
     def window(
         self,

@@ -26,6 +26,7 @@ from pipeline.api.context import Context
 from pipeline.api.custom_codecs import Codec
 from pipeline.api.declarations import DeclaredTable, DeclaredTopic, Table, Topic
 from pipeline.api.event import Batch, Event
+from pipeline.api.expiring_rows import ExpiringTable
 from pipeline.api.histories import MOST_VALUES, DeclaredHistory, History
 from pipeline.api.joins import MOST_EVENTS, DeclaredJoin, Join, Owner, Policy
 from pipeline.api.keys import resolve_key
@@ -134,6 +135,7 @@ class Group:
         value: TypeForm[V],
         codec: Codec[V] | CodecName | None = None,
         upgrade: Callable[[Any], V] | None = None,
+        ttl_s: float | None = None,
     ) -> Table[K, V]:
         """Declare a table. A handler sees the rows of the partition of its record only.
 
@@ -149,28 +151,34 @@ class Group:
             upgrade: Makes a value of the present type from a stored value of an earlier type. It gets what the JSON
                 or msgpack contains (a dict for a Struct), or bytes from any other codec. It runs once for each row,
                 before any handler; its results are one commit. Without it, a changed type is refused at the start.
+            ttl_s: How many seconds of event time a row is kept after its last write, from 0.001 to ten years. When the
+                clock of its partition has reached that time, the row is hidden from all readers, and deleted later.
+                Default: rows are kept until a handler deletes them. The group must not have async handlers.
 
         Returns:
             The table, for `ctx.table` in handlers of this group.
 
         Raises:
-            ConfigError: The name, a type or the codec cannot be used, the table is declared already, or the group
-                has sinks.
+            ConfigError: The name, a type, the codec or `ttl_s` cannot be used, the table is declared already, or the
+                group has sinks.
 
         Example:
             ```python
             totals = app.table("totals", key=str, value=int)
             by_route = app.table("by-route", key=tuple[str, str], value=Delay)
+            carts = app.table("carts", key=str, value=Cart, ttl_s=86_400)
             ```
         """
         where = self._new_name("table", name, upgrade)
-        table: DeclaredTable[K, V] = DeclaredTable(
-            self.name,
-            name,
-            resolve_key(key, where, tombstones=False),
-            resolve_value(value, codec, where, tombstones=False),
-            upgrade,
-        )
+        keys = resolve_key(key, where, tombstones=False)
+        values = resolve_value(value, codec, where, tombstones=False)
+        table: DeclaredTable[K, V]
+        if ttl_s is None:
+            table = DeclaredTable(self.name, name, keys, values, upgrade)
+        else:
+            table = ExpiringTable(self.name, name, keys, values, upgrade, ttl_s)
+            for binding in self._bindings:
+                self._check_clock(table, binding)
         self._tables[name] = table
         return table
 
@@ -443,7 +451,8 @@ class Group:
     def _check_clock(self, table: DeclaredTable[Any, Any], binding: Binding) -> None:
         """Check a table that needs the event clock and a handler of one group."""
         if binding.is_async:
-            what = f"a {table.label.partition(' ')[0]}, {table.name}"
+            kind = "table with ttl_s" if table.is_table else table.label.partition(" ")[0]
+            what = f"a {kind}, {table.name}"
             raise ConfigError(
                 f"group {self.name} has async handlers and cannot have {what}: their calls end in any order",
                 hint="let an async handler send its results to a topic, and count them in another group",

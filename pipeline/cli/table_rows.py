@@ -20,6 +20,7 @@ from pipeline.cli.past import PastPlace, moment_of, reach_of, restored, say_orig
 from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.core.entry_body import identity_partitions, row_prefixes
 from pipeline.core.event_time import clock_key, unpack_state
+from pipeline.core.expiry import EXPIRING_SCHEMA, row_value
 from pipeline.core.names import GroupId, TaskChoice, TaskId
 from pipeline.core.position import decode_position
 from pipeline.core.records import iso_time
@@ -141,7 +142,10 @@ def readable_value(definition: DeclaredTable[Any, Any], stored: StoredValue) -> 
         return None
     if stored.schema is None or stored.schema == definition.fingerprint:
         return definition.decoded_by(stored.data, definition.value_codec.decode)
-    return definition.decoded_by(stored.data, decoder_of(definition, stored.schema))
+    decode, data = decoder_of(definition, stored.schema), stored.data
+    if isinstance(definition, DeclaredHistory):
+        return definition.decoded_by(data, decode)
+    return decode(row_value(data) if stored.schema.startswith(EXPIRING_SCHEMA) else data)
 
 
 def json_text(value: Any) -> str:

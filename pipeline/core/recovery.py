@@ -13,6 +13,7 @@ from enum import Enum
 from pipeline.core.checkpoint_refs import CheckpointRef
 from pipeline.core.entry_body import task_count
 from pipeline.core.event_time import WINDOW_SCHEMA
+from pipeline.core.expiry import plain_schema
 from pipeline.core.histories import HISTORY_SCHEMA
 from pipeline.core.joins import JOIN_SCHEMA
 from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
@@ -279,13 +280,15 @@ def check_identity(
 ) -> list[str]:
     """Refuse topics and schemas that do not match a history. Raises ConfigError.
 
-    Allowed: an additional input topic or table; a changed schema of a table whose values can be upgraded; a replays
-    topic that does not exist, or that was created after this worker started; a new replays topic if the last owner
-    found none (`core.dead_letters`). Refused: another cluster, a recreated topic, a changed partition count, a
-    removed input or table, any other changed schema of a table.
+    Allowed: an additional input topic or table; a changed schema of a table whose values can be upgraded; a
+    time-to-live of a table that was added or removed; a replays topic that does not exist, or that was created after
+    this worker started; a new replays topic if the last owner found none (`core.dead_letters`). Refused: another
+    cluster, a recreated topic, a changed partition count, a removed input or table, any other changed schema of a
+    table.
 
     `upgrades`: for each table with `upgrade=`, the prefix that the stored fingerprint must have. The prefix is the
-    schema of the keys, which must not change. Returns the names of the tables to upgrade.
+    schema of the keys, which must not change. Returns the names of the tables whose rows must be
+    rewritten.
     """
     if before.cluster_id != now.cluster_id:
         raise ConfigError(
@@ -348,6 +351,9 @@ def _check_tables(
             )
         if now[table] == fingerprint:
             continue
+        if plain_schema(now[table]) == plain_schema(fingerprint):  # a time-to-live was added or removed
+            changed.append(table)
+            continue
         another = (is_window or is_join) and not now[table].startswith(fingerprint.partition("->")[0])
         if table not in upgrades and not another:
             raise ConfigError(
@@ -355,7 +361,7 @@ def _check_tables(
                 hint="declare the old type again; or convert the rows: give the table upgrade=, a function from an old "
                 f"value to a new one (help(pipeline.App.table) has an example); or {_START_OVER}",
             )
-        if another or not fingerprint.startswith(upgrades[table]):
+        if another or not plain_schema(fingerprint).startswith(plain_schema(upgrades[table])):
             raise ConfigError(
                 f"{where}: the {key} of {kind} {table} changed, and only values can be upgraded\n"
                 f"  was {fingerprint}\n  now {now[table]}",

@@ -63,7 +63,7 @@ class RowDocuments:
             return failed(HTTPStatus.NOT_FOUND, str(error.args[0]), hint)
         except (InputError, ValueError) as error:
             return _bad_request(error)
-        found = queries.find(group.name, table.name, partition, key)
+        found = queries.find(group.name, table, partition, key)
         if isinstance(found, FoundRow):
             return json_answer(self._document(table, partition, found))
         return _elsewhere(found)

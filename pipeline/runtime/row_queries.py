@@ -7,9 +7,11 @@ committed: a task writes to its local state only what is committed in Kafka.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pipeline.api.declarations import DeclaredTable
 from pipeline.api.table import table_prefix
+from pipeline.core.event_time import clock_key, unpack_state
 from pipeline.core.inputs import row_prefix
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.position import decode_position
@@ -63,7 +65,9 @@ class RowQueries:
         run = self._run(group)
         return run.plan.partitions if run is not None else None
 
-    def find(self, group: str, table: str, partition: int, key: bytes) -> FoundRow | Elsewhere | None:
+    def find(
+        self, group: str, table: DeclaredTable[Any, Any], partition: int, key: bytes
+    ) -> FoundRow | Elsewhere | None:
         """The row of an encoded key; None if this worker does not run the group. Raises CorruptStateError."""
         run = self._run(group)
         if run is None:
@@ -72,8 +76,8 @@ class RowQueries:
         if isinstance(task, Task):
             begin = row_prefix(partition) if run.plan.identity.tasks else b""
             owned_at_s = task.owned_at_s
-            found = task.store.row(begin + table_prefix(table) + key)
-            if found is not None and found[0] is not None:
+            found = _read(task, table, begin, key)
+            if found is not None:
                 position = decode_position(found[0], f"task {task.id}")
                 inputs = run.plan.names_of(task.id.number)
                 positions = inputs.places(position.positions)
@@ -83,3 +87,23 @@ class RowQueries:
 
     def _run(self, group: str) -> GroupRun | None:
         return next((run for run in list(self._runs) if run.plan.id.group == group), None)
+
+
+def _read(
+    task: Task, table: DeclaredTable[Any, Any], begin: bytes, key: bytes
+) -> tuple[bytes, bytes | None] | None:
+    """The position, and the encoded value of a row that is at least as new; None if the state was closed.
+
+    With a time-to-live, the clock is read before the row. So the clock is never newer than the row: a row that is
+    written again meanwhile is not taken for one that is over.
+    """
+    full_key = begin + table_prefix(table.name) + key
+    if not table.fades:
+        found = task.store.row(full_key)
+        return None if found is None or found[0] is None else (found[0], found[1])
+    clock, row = task.store.row(clock_key(begin)), task.store.row(full_key)
+    if clock is None or row is None or clock[0] is None:
+        return None
+    if row[1] is None:
+        return clock[0], None
+    return clock[0], table.visible(row[1], unpack_state(clock[1], f"task {task.id}"))

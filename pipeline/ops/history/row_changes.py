@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.core.entry_body import entry_partitions, reset_partitions
+from pipeline.core.expiry import EXPIRING_SCHEMA, row_value
 from pipeline.core.inputs import TaskInputs, row_prefix
 from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import TaskId, TopicPartition
@@ -29,6 +30,12 @@ class StoredValue:
 
     data: bytes | None
     schema: str | None = None
+
+    def same_value(self, other: StoredValue) -> bool:
+        """Whether the value is the same. The times of a row with a time-to-live are no part of it."""
+        if self.data is None or other.data is None:
+            return self.data is other.data
+        return _value(self.data, self.schema) == _value(other.data, other.schema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +126,10 @@ def row_histories(
     return [found for found in read if only in {None, found.partition}]
 
 
+def _value(data: bytes, schema: str | None) -> bytes:
+    return row_value(data) if (schema or "").startswith(EXPIRING_SCHEMA) else data
+
+
 class _Row:
     """One row while the journal is read. `current`: None while its value is unknown."""
 
@@ -136,7 +147,7 @@ class _Row:
         """`new`: the value after the entry; None if the entry does not decide it."""
         if new is None:
             return
-        if self.current is None or new.data != self.current.data:
+        if self.current is None or not new.same_value(self.current):
             self.changes.append(RowChange(without_delta(entry), self.current, new, before))
             self.total += 1
         self.current = new

@@ -211,7 +211,7 @@ class TaskView:
             "key": _text(key, definition.key.decode if definition else None),
             "value": None
             if row.data is None
-            else _text(row.data, definition.value.decode if definition else None),
+            else _text(row.data, _decoder(definition) if definition else None),
             "seq": body.seq,
             "at_ms": body.wall_ms,
             "worker": body.owner,
@@ -281,6 +281,11 @@ class TaskView:
                 marks[mark.partition, mark.offset] = mark
         self._marks = bounds.stable_end, topic.topic_id, marks
         return marks
+
+
+def _decoder(table: DeclaredTable[Any, Any]) -> Callable[[bytes], Any]:
+    """Decodes a stored row, also one that is over."""
+    return lambda data: table.decoded_by(data, table.value_codec.decode)
 
 
 def _pairs(entries: Sequence[JournalEntry]) -> Iterator[tuple[JournalEntry, JournalEntry | None]]:

@@ -14,7 +14,7 @@ from pipeline.api.event import Event
 from pipeline.core.event_time import NEVER_MS, ClockState, EventClock, checked_time, clock_key, pack_state
 from pipeline.ports import Clock
 
-__all__ = ["EventTimes"]
+__all__ = ["EventTimes", "Marked"]
 
 
 class Named(Protocol):
@@ -25,7 +25,7 @@ class Named(Protocol):
 
 
 class Marked(Protocol):
-    """A window or a join in one partition."""
+    """A window, a join or a table with a time-to-live in one partition. What is over by the mark stays over."""
 
     @property
     def definition(self) -> Named: ...
@@ -77,9 +77,9 @@ class EventTimes:
             return lambda event: checked_time(event.timestamp_ms, latest_ms)
         return lambda event: checked_time(time_of(event), latest_ms)
 
-    def take_writes(self, windows: Iterable[Marked]) -> dict[bytes, bytes | None]:
-        """The row, if it has changed. `windows`: those of the partition, and its joins."""
-        closed = {window.definition.name: window.closed_ms for window in windows if window.closed_ms > 0}
+    def take_writes(self, marked: Iterable[Marked]) -> dict[bytes, bytes | None]:
+        """The row, if it has changed. `marked`: what has marks in the partition."""
+        closed = {each.definition.name: each.closed_ms for each in marked if each.closed_ms > 0}
         data = pack_state(self.clock.state(closed))
         if data == self._written:
             return {}

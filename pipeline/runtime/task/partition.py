@@ -10,6 +10,7 @@ from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import DeclaredTable
 from pipeline.api.due_index import DueIndex
 from pipeline.api.event import event_type
+from pipeline.api.expiring_rows import ExpiringTable, RuntimeExpiringTable, expiring_topic
 from pipeline.api.histories import DeclaredHistory
 from pipeline.api.history_rows import RuntimeHistory
 from pipeline.api.indexed_rows import RowPlace
@@ -19,7 +20,8 @@ from pipeline.api.session_rows import RuntimeSessions
 from pipeline.api.table import ReadableStore, RuntimeTable, TaskOverlay
 from pipeline.api.window_rows import AnyWindow, RuntimeWindow
 from pipeline.api.windows import AlignedWindow, DeclaredWindow, SessionWindow
-from pipeline.core.event_time import EventClock, clock_key, unpack_state
+from pipeline.core.event_time import ClockState, EventClock, clock_key, unpack_state
+from pipeline.core.expiry import mark_at
 from pipeline.core.inputs import row_prefix
 from pipeline.core.names import TaskId
 from pipeline.ports import Clock
@@ -27,7 +29,7 @@ from pipeline.runtime.plan import GroupPlan
 from pipeline.runtime.task.cache import Cached
 from pipeline.runtime.task.dedup import DedupTable, dedup_tables
 from pipeline.runtime.task.due_steps import DueSource, DueSteps
-from pipeline.runtime.task.event_times import EventTimes
+from pipeline.runtime.task.event_times import EventTimes, Marked
 from pipeline.runtime.task.prefetch import Prefetch
 
 __all__ = ["Partition", "PartitionMaker"]
@@ -59,6 +61,11 @@ class Partition:
         yield from self.windows.values()
         for join in self.joins.values():
             yield from join.tables
+
+    @property
+    def expiring(self) -> list[RuntimeExpiringTable[Any, Any]]:
+        """The tables with a time-to-live."""
+        return [table for table in self.tables.values() if isinstance(table, RuntimeExpiringTable)]
 
     @property
     def changes(self) -> int:
@@ -96,7 +103,8 @@ class Partition:
             for join in self.joins.values():
                 for rows in join.tables:
                     writes.update(rows.take_writes())
-            writes.update(self.times.take_writes([*self.windows.values(), *self.joins.values()]))
+            marked: list[Marked] = [*self.windows.values(), *self.joins.values(), *self.expiring]
+            writes.update(self.times.take_writes(marked))
         return writes
 
 
@@ -124,19 +132,20 @@ class PartitionMaker:
         """One partition. `names`: its inputs."""
         rows = row_prefix(number) if self.own_rows else b""
         group, store, overlay = self.plan.group, self.store, self.overlay
+        stored, place = ClockState(), None
+        if group.keeps_clock:
+            stored = unpack_state(store.get(clock_key(rows)), f"task {self.task}, partition {number}")
+            clock = EventClock([topic.name for topic in group.inputs], stored, self.idle_s)
+            place = RowPlace(store, overlay, DueIndex(store, overlay, rows), clock, number, rows)
         tables = {
-            definition: RuntimeTable(definition, store, overlay, rows)
+            definition: self._table(definition, rows, stored, place)
             for definition in group.tables.values()
             if definition.is_table
         }
         dedup = dedup_tables(group, store, overlay, self.context, self.clock, rows)
         ahead = {topic.name: Prefetch(topic, tables.values()) for topic in group.inputs}
-        if not group.keeps_clock:
+        if place is None:
             return Partition(number, names, tables, {}, dedup, ahead)
-        stored = unpack_state(store.get(clock_key(rows)), f"task {self.task}, partition {number}")
-        index = DueIndex(store, overlay, rows)
-        clock = EventClock([topic.name for topic in group.inputs], stored, self.idle_s)
-        place = RowPlace(store, overlay, index, clock, number, rows)
         windows: dict[DeclaredWindow[Any, Any], AnyWindow] = {}
         for window in group.windows.values():
             mark_ms = stored.closed.get(window.name, 0)
@@ -169,6 +178,22 @@ class PartitionMaker:
         sources: dict[str, DueSource] = {window.closes.name: runtime for window, runtime in windows.items()}
         for join in joins.values():
             sources.update(join.sources)
-        times = EventTimes(clock, stored, self.clock, self.plan.ahead_ms, rows)
-        steps = DueSteps(clock, self.clock, sources, group.steps.keys())
-        return Partition(number, names, tables, windows, dedup, ahead, index, times, steps, histories, joins)
+        sources.update(
+            (expiring_topic(table.definition.name), table)
+            for table in tables.values()
+            if isinstance(table, RuntimeExpiringTable)
+        )
+        times = EventTimes(place.clock, stored, self.clock, self.plan.ahead_ms, rows)
+        steps = DueSteps(place.clock, self.clock, sources, group.steps.keys())
+        return Partition(
+            number, names, tables, windows, dedup, ahead, place.index, times, steps, histories, joins
+        )
+
+    def _table(
+        self, definition: DeclaredTable[Any, Any], rows: bytes, stored: ClockState, place: RowPlace | None
+    ) -> RuntimeTable[Any, Any]:
+        """`place`: None in a group without a clock, which has no table with a time-to-live."""
+        if place is None or not isinstance(definition, ExpiringTable):
+            return RuntimeTable(definition, self.store, self.overlay, rows)
+        mark_ms = mark_at(stored, definition.name, definition.ttl_ms)
+        return RuntimeExpiringTable(definition, place, self.context, mark_ms)

@@ -544,6 +544,7 @@ class Task:
         delta: dict[bytes, bytes | None] = {}
         for each in self._touched.values():
             delta.update(each.take_writes())
+            self._note_due(each)
         outputs = self.context.take_outputs()
         commit = Commit(
             EntryKind.COMMIT,

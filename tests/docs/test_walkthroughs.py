@@ -15,6 +15,7 @@ PAGES = [
     "how-to/backfill",
     "how-to/dead-letters",
     "how-to/dedup",
+    "how-to/expiring-rows",
     "how-to/history",
     "how-to/loading",
     "how-to/look-into-the-past",

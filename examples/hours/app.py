@@ -1,10 +1,10 @@
 """What each customer has ordered in each hour, by the time of the order.
 
-    orders -> hourly window -> hour-totals (when the hour is over)
-                            -> big-spenders (at once)
-                            -> late-orders (if the hour was over already)
+    hour-orders -> hourly window -> hour-totals (when the hour is over)
+                                 -> big-spenders (at once)
+                                 -> late-orders (if the hour was over already)
 
-Run it with: pipeline worker examples.hours.app:app
+Run it with: pipeline worker examples.hours.app:app --topics-dir examples/hours/topics
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class HourTotal(msgspec.Struct, frozen=True):
 
 app = App("hours")
 orders = app.topic(
-    "orders", key=str, value=Order, event_time_ms=lambda event: event.value.at_ms
+    "hour-orders", key=str, value=Order, event_time_ms=lambda event: event.value.at_ms
 )  # by customer
 hour_totals = app.topic("hour-totals", key=str, value=HourTotal)
 big_spenders = app.topic("big-spenders", key=str, value=Total)

@@ -3,7 +3,7 @@
     clicks -> visits (sessions) -> finished-visits (when a visit is over)
                                 -> late-clicks (if the visit was over already)
 
-Run it with: pipeline worker examples.visits.app:app
+Run it with: pipeline worker examples.visits.app:app --topics-dir examples/visits/topics
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""An example of overlapping windows: alerts for much revenue in five minutes."""

@@ -15,6 +15,7 @@ PAGES = sorted(
     [
         *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")),
         *(ROOT / "docs").rglob("*.md"),
+        ROOT / "examples" / "README.md",
     ]
 )
 WIDTH = 100

@@ -41,7 +41,12 @@ from tests.support.pages import import_program as _import
 from tools.site.log_events import log_events
 
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "runbooks").glob("*.md")],
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "runbooks").glob("*.md"),
+        ROOT / "examples" / "README.md",
+    ],
 )
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 # Commands that the documents say are not there. One that comes to be must leave this set, and those sentences.

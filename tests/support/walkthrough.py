@@ -15,6 +15,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.pages import sections
+
 __all__ = ["Page", "environment_of_a_reader", "page_of", "printed_commands", "read_page"]
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -79,9 +81,14 @@ class Page:
         return said
 
 
-def read_page(document: Path) -> Page:
-    """The files, commands and outputs of a page, in order, without commands that install or run a broker."""
-    return page_of(document.read_text(encoding="utf-8"), _DONE_BEFORE)
+def read_page(document: Path, *headings: str) -> Page:
+    """The files, commands and outputs of a page, in order, without commands that install or run a broker.
+
+    `headings`: only those of these sections.
+    """
+    text = document.read_text(encoding="utf-8")
+    found = sections(text)
+    return page_of("\n".join(found[name] for name in headings) if headings else text, _DONE_BEFORE)
 
 
 def page_of(text: str, left_out: re.Pattern[str] = _NOTHING) -> Page:

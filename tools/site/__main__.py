@@ -53,7 +53,7 @@ def _prepare(directory: Path) -> None:
 
 def _sources() -> list[Path]:
     """Every document of the repository that has a page, and the files that pages show."""
-    found = [*_ROOT.glob("*.md"), *(_ROOT / "runbooks").glob("*.md")]
+    found = [*_ROOT.glob("*.md"), _ROOT / "examples" / "README.md", *(_ROOT / "runbooks").glob("*.md")]
     return sorted([*found, *(path for path in (_ROOT / "docs").rglob("*") if path.is_file())])
 
 

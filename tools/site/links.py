@@ -1,8 +1,8 @@
 """Where each document of the repository is in the site, and its links rewritten to match.
 
 Documents link to each other by their paths in the repository, so that they can be read there. The site has another
-layout: `docs/` is its root, and documents of the repository's root become pages. A link to a file that is not a
-page, such as a source file, becomes plain text.
+layout: `docs/` is its root, and documents of the repository's root and the gallery of examples become pages. A link to
+a file that is not a page, such as a source file, becomes plain text.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from pathlib import Path
 
 __all__ = ["repository_links_replaced", "site_path"]
 
-_ROOT_DOCUMENTS = {
+_OTHER_DOCUMENTS = {
     "README.md": "index.md",
     "ARCHITECTURE.md": "concepts/architecture.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "examples/README.md": "examples.md",
 }
 _FENCED = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
@@ -28,8 +29,8 @@ def site_path(path: Path) -> Path | None:
 
     A directory's page is its `index.md`.
     """
-    if path.as_posix() in _ROOT_DOCUMENTS:
-        return Path(_ROOT_DOCUMENTS[path.as_posix()])
+    if path.as_posix() in _OTHER_DOCUMENTS:
+        return Path(_OTHER_DOCUMENTS[path.as_posix()])
     place = path if path.suffix else path / "index.md"
     if path.parts[:1] == ("docs",):
         return Path(*place.parts[1:])

@@ -1,11 +1,11 @@
 """Orders and their payments: a join, with an alert for orders that are not paid within ten minutes.
 
-    orders   -\
-               join -> settled (an order with its payment)
-    payments -/     -> unpaid-orders (no payment within ten minutes)
-                    -> refunds (a payment without an order)
+    shop-orders   -\
+                    join -> settled-orders (an order with its payment)
+    shop-payments -/     -> unpaid-orders (no payment within ten minutes)
+                         -> refunds (a payment without an order)
 
-Run it with: pipeline worker examples.payments.app:app
+Run it with: pipeline worker examples.payments.app:app --topics-dir examples/payments/topics
 """
 
 from __future__ import annotations
@@ -38,9 +38,13 @@ class Settled(msgspec.Struct, frozen=True):
 
 
 app = App("payments")
-orders = app.topic("orders", key=str, value=Order, event_time_ms=lambda event: event.value.at_ms)  # by order
-payments = app.topic("payments", key=str, value=Payment, event_time_ms=lambda event: event.value.at_ms)
-settled = app.topic("settled", key=str, value=Settled)
+orders = app.topic(
+    "shop-orders", key=str, value=Order, event_time_ms=lambda event: event.value.at_ms
+)  # by order
+payments = app.topic(
+    "shop-payments", key=str, value=Payment, event_time_ms=lambda event: event.value.at_ms
+)  # by order
+settled = app.topic("settled-orders", key=str, value=Settled)
 unpaid_orders = app.topic("unpaid-orders", key=str, value=Order)
 refunds = app.topic("refunds", key=str, value=Payment)
 

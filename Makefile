@@ -18,7 +18,7 @@ NO_RESTARTS := --max-worker-restart=0
 ON_OLD_KAFKA := tests/contracts tests/kafka/test_worker_kills.py::test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact \
 	tests/kafka/test_load_kills.py::test_kills_at_each_point_of_one_load_lose_and_double_no_row
 
-.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-false-alarms test-security test-acls test-monitoring test-browser test-helm test-peers test-containers test-old-kafka lint docs bench bench-peers bench-scale soak release-check environments lock clean
+.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-false-alarms test-security test-acls test-monitoring test-browser test-helm test-peers test-streams test-containers test-old-kafka lint docs bench bench-peers bench-scale soak release-check environments lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -68,6 +68,9 @@ test-helm: $(INSTALLED) $(KUBERNETES)  ## the chart in deploy/helm, rendered by 
 
 test-peers: $(INSTALLED)  ## a small comparison with the raw client, whose environment it makes
 	$(BIN)/python -m pytest tests/benchmarks/test_peers.py -m peers $(TESTS)
+
+test-streams: $(INSTALLED)  ## windows, sessions and joins give the results of Kafka Streams, which runs in its test driver: needs javac
+	$(BIN)/python -m pytest tests/streams -m streams $(TESTS)
 
 test-containers: $(INSTALLED) $(FLIGHTS) $(PODMAN_COMPOSE)  ## the images and docker-compose.yml, under podman: root on Debian
 	$(BIN)/python -m pytest tests/containers -m containers $(TESTS)

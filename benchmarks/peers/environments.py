@@ -13,14 +13,24 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import BenchmarkError
 from pipeline.broker import cache_dir
-from pipeline.broker.install import ensure_installed, java_version, own_java, read_lock
+from pipeline.broker.install import Lock, ensure_installed, java_version, own_java, read_lock
 
-__all__ = ["BUILD", "PROGRAMS", "ROOT", "Environment", "UnavailableError", "environment_of", "versions"]
+__all__ = [
+    "BUILD",
+    "PROGRAMS",
+    "ROOT",
+    "Environment",
+    "UnavailableError",
+    "environment_of",
+    "java_program",
+    "versions",
+]
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "peers"
@@ -74,21 +84,30 @@ def _python(name: str) -> Environment:
     return Environment((str(python),), f"{_MAIN_PACKAGES[name]} {found[1]}")
 
 
-def _java() -> Environment:
+def java_program(source: Path, lock: Lock, beside: Sequence[Path] = ()) -> tuple[str, ...]:
+    """The command line before the class name of a program of one source file, which is compiled if need be.
+
+    Args:
+        source: The file.
+        lock: The jars that it needs.
+        beside: More jars that it needs, which are installed.
+
+    Raises:
+        UnavailableError: This machine has no JDK compiler.
+        BenchmarkError: It cannot be compiled.
+    """
     compiler = shutil.which("javac")
     if compiler is None:
         raise UnavailableError("there is no JDK compiler (javac) on the PATH")
-    lock = read_lock(STREAMS_LOCK.read_bytes())
-    jars = ":".join(str(path) for path in ensure_installed(cache_dir(), lock))
-    source = PROGRAMS / "Streams.java"
-    directory = BUILD / "streams" / f"{lock.digest}-{_sum(source.read_text(encoding='utf-8'))}"
+    jars = ":".join(map(str, [*ensure_installed(cache_dir(), lock), *beside]))
+    directory = BUILD / source.stem.lower() / f"{lock.digest}-{_sum(source.read_text(encoding='utf-8'))}"
     if not directory.exists():
         draft = directory.with_suffix(".draft")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         _run([compiler, "--release", "17", "-cp", jars, "-d", str(draft), str(source)])
         draft.rename(directory)
-    command = (
+    return (
         str(own_java()),
         "-Xmx1g",
         "-XX:+UseG1GC",
@@ -97,6 +116,11 @@ def _java() -> Environment:
         "-cp",
         f"{directory}:{jars}",
     )
+
+
+def _java() -> Environment:
+    lock = read_lock(STREAMS_LOCK.read_bytes())
+    command = java_program(PROGRAMS / "Streams.java", lock)
     return Environment(command, f"kafka-streams {lock.kafka_version}, Java {java_version()}")
 
 

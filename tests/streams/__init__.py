@@ -1,0 +1,1 @@
+"""Comparison with Kafka Streams, in its own test driver."""

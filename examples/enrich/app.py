@@ -3,8 +3,8 @@
     logins -> a request for each address that is not known -> located-logins
 
 At most 32 requests are in flight at once. A request without an answer ends after two seconds, and is retried. The last
-answer for an address is the row of its key, so further logins of a day need no request. A login whose address cannot be
-located becomes a dead letter.
+answer for an address is the row of its key, so further logins of a day need no request. The row is kept, because an
+async handler cannot use tables with a time-to-live. A login whose address cannot be located becomes a dead letter.
 
 ENRICH_PROVIDER is the address of the service.
 Run it with: pipeline worker examples.enrich.app:app --topics-dir examples/enrich/topics

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pipeline.api.joins import Join
     from pipeline.api.sinks import Delete, Postgres, Sink, Sqlite
     from pipeline.api.table import TaskTable
+    from pipeline.api.task_timers import TaskTimers
+    from pipeline.api.ticks import Tick
+    from pipeline.api.timers import FiredTimer, Timers
     from pipeline.api.window_rows import TaskWindow, WindowRow
     from pipeline.api.windows import Hopping, Sessions, Tumbling, Window
     from pipeline.app import App
@@ -81,6 +84,7 @@ __all__ = [
     "Event",
     "FatalTaskError",
     "FencedError",
+    "FiredTimer",
     "Group",
     "HandlerError",
     "History",
@@ -112,7 +116,10 @@ __all__ = [
     "Table",
     "TaskHistory",
     "TaskTable",
+    "TaskTimers",
     "TaskWindow",
+    "Tick",
+    "Timers",
     "Topic",
     "Transaction",
     "TransactionalProducer",
@@ -146,6 +153,7 @@ _HOMES = {
     "Event": "pipeline.api.event",
     "FatalTaskError": "pipeline.errors",
     "FencedError": "pipeline.errors",
+    "FiredTimer": "pipeline.api.timers",
     "Group": "pipeline.api.group",
     "HandlerError": "pipeline.errors",
     "History": "pipeline.api.histories",
@@ -177,6 +185,9 @@ _HOMES = {
     "Table": "pipeline.api.declarations",
     "TaskHistory": "pipeline.api.history_rows",
     "TaskTable": "pipeline.api.table",
+    "TaskTimers": "pipeline.api.task_timers",
+    "Tick": "pipeline.api.ticks",
+    "Timers": "pipeline.api.timers",
     "TaskWindow": "pipeline.api.window_rows",
     "Topic": "pipeline.api.declarations",
     "Transaction": "pipeline.producing.transactions",

@@ -25,10 +25,13 @@ from pipeline.api.group import (
     CloseDecorator,
     Group,
     HandlerDecorator,
+    TickDecorator,
+    TimerDecorator,
 )
 from pipeline.api.histories import MOST_VALUES, History
 from pipeline.api.joins import MOST_EVENTS, Join
 from pipeline.api.sinks import Sink
+from pipeline.api.timers import Timers
 from pipeline.api.windows import Hopping, Sessions, Tumbling, Window
 from pipeline.config import Settings, load_settings
 
@@ -370,6 +373,98 @@ class App:
             on_error=on_error,
             retries=retries,
             retry_delay_s=retry_delay_s,
+        )
+
+    def timers(self, name: str, *, key: TypeForm[K]) -> Timers[K]:
+        """Declare timers of the main group, one for each key. See `Group.timers`.
+
+        Args:
+            name: The name, part of durable names.
+            key: The type of keys, as for `table`.
+
+        Returns:
+            The timers, for `ctx.timers` and `on_timer`.
+
+        Raises:
+            ConfigError: An argument cannot be used, or the name is declared already.
+
+        Example:
+            ```python
+            reminders = app.timers("reminders", key=str)
+            ```
+        """
+        return self._declared.main.timers(name, key=key)
+
+    def on_timer(
+        self,
+        timers: Timers[K],
+        *,
+        on_error: OnError = "stop",
+        retries: int = 0,
+        retry_delay_s: float = RETRY_DELAY_S,
+    ) -> TimerDecorator[K]:
+        """Register the function that is called with each due timer of the main group. See `Group.on_timer`.
+
+        Args:
+            timers: Timers of the main group.
+            on_error: What happens with a timer whose function raises: `"stop"` its partition, `"skip"` the timer, or
+                send it to the group's dead-letter topic (`"dead_letter"`).
+            retries: How often it is tried again first.
+            retry_delay_s: Seconds before the first retry. Each further delay is twice as long, up to a minute.
+
+        Returns:
+            A decorator for a function of a `FiredTimer` and a `Context`.
+
+        Raises:
+            ConfigError: The timers, the function or an option cannot be used.
+
+        Example:
+            ```python
+            @app.on_timer(reminders)
+            def remind(timer: FiredTimer[str], ctx: Context) -> None:
+                ctx.send(reminded, timer.key, timer.due_ms)
+            ```
+        """
+        return self._declared.main.on_timer(
+            timers, on_error=on_error, retries=retries, retry_delay_s=retry_delay_s
+        )
+
+    def every(
+        self,
+        seconds: float,
+        *,
+        name: str,
+        on_error: OnError = "stop",
+        retries: int = 0,
+        retry_delay_s: float = RETRY_DELAY_S,
+    ) -> TickDecorator:
+        """Register a function that is called every so many seconds, in each partition of the main group.
+
+        See `Group.every`.
+
+        Args:
+            seconds: The period of the wall clock, from 1 second to ten years.
+            name: The name, part of durable names.
+            on_error: What happens with a due time whose function raises: `"stop"` its partition, `"skip"` the time, or
+                send it to the group's dead-letter topic (`"dead_letter"`).
+            retries: How often it is tried again first.
+            retry_delay_s: Seconds before the first retry. Each further delay is twice as long, up to a minute.
+
+        Returns:
+            A decorator for a function of a `Tick` and a `Context`.
+
+        Raises:
+            ConfigError: The function or an option cannot be used, or the name is used already.
+
+        Example:
+            ```python
+            @app.every(60, name="size")
+            def size(tick: Tick, ctx: Context) -> None:
+                ctx.send(sizes, "orders", len(list(ctx.table(orders).items())))
+            ```
+        """
+        return self._declared.main.every(
+            seconds, name=name, on_error=on_error, retries=retries, retry_delay_s=retry_delay_s
         )
 
     def on_close(

@@ -20,12 +20,20 @@ from pipeline.api.closed_windows import ClosedWindow
 from pipeline.api.context import Context
 from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.event import Batch, Event
+from pipeline.api.ticks import Tick
+from pipeline.api.timers import FiredTimer
 from pipeline.api.type_schema import show
 from pipeline.errors import ConfigError
 
 __all__ = ["check_annotations", "check_pair_annotations", "described"]
 
-_GIVEN: dict[type, str] = {Event: "event", Batch: "batch", ClosedWindow: "window"}
+_GIVEN: dict[type, str] = {
+    Event: "event",
+    Batch: "batch",
+    ClosedWindow: "window",
+    FiredTimer: "timer",
+    Tick: "tick",
+}
 _UNIONS = (Union, types.UnionType)
 # Where a float is expected, PEP 484 also accepts an int.
 _PROMOTIONS = {(int, float), (int, complex), (float, complex)}
@@ -54,13 +62,13 @@ def check_annotations(
 ) -> None:
     """Raise ConfigError if the annotations of a handler contradict its topic, or the order of the arguments.
 
-    `kind`: what it is given: an Event, a Batch or a ClosedWindow.
+    `kind`: what it is given, such as an Event.
     """
     annotations = _annotations(function)
     if annotations is None:
         return
     where = f"group {group}: handler {described(function)} of topic {topic.name}"
-    expected = f"{kind.__name__}[{show(topic.key_type)}, {show(topic.value_type)}]"
+    expected = _expected(kind, topic)
     given = AsyncContext if is_async else Context
     (first, event), (second, context) = annotations
     if _is(event, Context, AsyncContext) or (_is(context, *_GIVEN) and not _is(event, *_GIVEN)):
@@ -83,8 +91,9 @@ def check_annotations(
             raise ConfigError(
                 f"{where}: parameter {first} is annotated {_shown(event)}, but the handler is called with "
                 f"{'an' if kind is Event else 'a'} {kind.__name__}",
-                hint="use @app.handler(topic) for an Event, @app.batch_handler(topic) for a Batch, and "
-                "@app.on_close(window) for a ClosedWindow",
+                hint="use @app.handler(topic) for an Event, @app.batch_handler(topic) for a Batch, "
+                "@app.on_close(window) for a ClosedWindow, @app.on_timer(timers) for a FiredTimer, and "
+                "@app.every(seconds, name=...) for a Tick",
             )
         return
     wrong = [_difference(each, topic) for each in alternatives]
@@ -109,15 +118,17 @@ def check_pair_annotations(
             )
 
 
+def _expected(kind: type, topic: DeclaredTopic[Any, Any]) -> str:
+    """The annotation of what a handler is given."""
+    types = [show(topic.key_type), show(topic.value_type)][: len(getattr(kind, "__parameters__", ()))]
+    return f"{kind.__name__}[{', '.join(types)}]" if types else kind.__name__
+
+
 def _difference(annotation: Any, topic: DeclaredTopic[Any, Any]) -> str | None:
     """How the type arguments of an Event or Batch contradict the topic. None if they do not."""
     arguments = get_args(annotation)
-    if len(arguments) != 2:
-        return None
-    for what, argument, declared in (
-        ("keys", arguments[0], topic.key_type),
-        ("values", arguments[1], topic.value_type),
-    ):
+    declared_types = (("keys", topic.key_type), ("values", topic.value_type))
+    for (what, declared), argument in zip(declared_types, arguments, strict=False):
         if not _may_be(declared, argument):
             return f"the {what} of the topic are declared as {show(declared)}"
     return None

@@ -21,6 +21,8 @@ from pipeline.api.encode_errors import LATEST_MS, REFUSALS, check_header_name, r
 from pipeline.api.histories import DeclaredHistory, History
 from pipeline.api.history_rows import RuntimeHistory, TaskHistory
 from pipeline.api.table import RuntimeTable, TaskTable
+from pipeline.api.task_timers import RuntimeTimers, TaskTimers
+from pipeline.api.timers import DeclaredTimers, Timers
 from pipeline.api.topic_limits import Accepted
 from pipeline.api.window_rows import AnyWindow, TaskWindow
 from pipeline.api.windows import DeclaredWindow, Window
@@ -45,6 +47,7 @@ R = TypeVar("R")
 NO_WINDOWS: Mapping[DeclaredWindow[Any, Any], AnyWindow] = {}
 NO_HISTORIES: Mapping[DeclaredHistory[Any, Any], RuntimeHistory[Any, Any]] = {}
 NO_JOINS: Mapping[Any, Any] = {}
+NO_TIMERS: Mapping[DeclaredTimers[Any], RuntimeTimers[Any]] = {}
 
 # name, key encoder, value codec's `admit`, what the topic accepts
 Sender = tuple[str, Callable[[Any], bytes | None], Callable[[Any], tuple[bytes | None, Any]], Accepted]
@@ -82,8 +85,8 @@ class OutputContext:
             value: Of the topic's value type.
             headers: Pairs of a name and bytes (or None), in order.
             timestamp_ms: Milliseconds since the epoch. Default: the timestamp of the input record, or its event time
-                in a group that keeps a clock; at the end of a window, its last millisecond. The Kafka client cannot
-                send the timestamp 0; it is sent as 1.
+                in a group that keeps a clock; at the end of a window, its last millisecond; of a timer, its due time.
+                The Kafka client cannot send the timestamp 0; it is sent as 1.
 
         Raises:
             TypeError: The key, the value or a header has a wrong type.
@@ -181,14 +184,16 @@ class Context(OutputContext):
         ```
     """
 
-    __slots__ = ("_clock", "_histories", "_joins", "_tables", "_time_of", "_windows")
+    __slots__ = ("_clock", "_firing", "_histories", "_joins", "_tables", "_time_of", "_timers", "_windows")
 
     if TYPE_CHECKING:  # set by RuntimeContext
         _clock: EventClock | None
         _histories: Mapping[DeclaredHistory[Any, Any], RuntimeHistory[Any, Any]]
         _joins: Mapping[Any, Any]  # RuntimeJoin by DeclaredJoin, which is not known here
         _tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]]
+        _firing: bool
         _time_of: Callable[[Any], int]
+        _timers: Mapping[DeclaredTimers[Any], RuntimeTimers[Any]]
         _windows: Mapping[DeclaredWindow[Any, Any], AnyWindow]
 
     @property
@@ -199,8 +204,8 @@ class Context(OutputContext):
         it yet. It never goes back.
 
         Raises:
-            ConfigError: The group keeps no clock: it has no window, no history, and no input with `event_time_ms`.
-                This stops the task, whatever `on_error` says.
+            ConfigError: The group keeps no clock: it has no window, no history, no timers, and no input with
+                `event_time_ms`. This stops the task, whatever `on_error` says.
 
         Example:
             ```python
@@ -211,9 +216,37 @@ class Context(OutputContext):
         if clock is None:
             raise ConfigError(
                 "this group keeps no clock of event time",
-                hint="declare a window, or event_time_ms for one of its input topics",
+                hint="declare a window or timers, or event_time_ms for one of its input topics",
             )
         return clock.ms
+
+    def timers(self, timers: Timers[K], /) -> TaskTimers[K]:
+        """The timers of the record's partition: a mapping from keys to due times in milliseconds.
+
+        Args:
+            timers: What `app.timers(...)` or `group.timers(...)` returned.
+
+        Returns:
+            The timers, valid during the call. Assigning sets or moves a timer, `del` and `pop` cancel it.
+
+        Raises:
+            ConfigError: The timers belong to another group, or it is something else. This stops the task, whatever
+                `on_error` says.
+
+        Example:
+            ```python
+            ctx.timers(reminders)[event.key] = event.timestamp_ms + 900_000
+            ```
+        """
+        try:
+            return self._timers[timers]  # type: ignore[index]  # any other object is a KeyError
+        except (KeyError, TypeError):
+            if isinstance(timers, Timers):
+                raise ConfigError(
+                    f"timers {timers.group}.{timers.name} do not belong to the group of this handler",
+                    hint="use timers declared on the handler's own group; groups exchange data through topics",
+                ) from None
+            raise ConfigError(f"ctx.timers takes what app.timers(...) returned, not {timers!r}") from None
 
     def window(self, window: Window[K, V], /) -> TaskWindow[K, V]:
         """The task's part of a window of this group.
@@ -303,7 +336,8 @@ class RuntimeContext(Context):
     """The context of a task, with what the runtime needs of it.
 
     The attribute `message` is the input record that is processed. `event_ms`: its event time; None in a group without
-    a clock. `time_of`: gives that of any event of the current topic.
+    a clock. `time_of`: gives that of any event of the current topic. `firing`: whether a due step is processed, and no
+    record.
     """
 
     __slots__ = ()
@@ -312,6 +346,7 @@ class RuntimeContext(Context):
     message: Any = Context._message  # type: ignore[misc]  # noqa: SLF001
     event_ms: Any = Context._event_ms  # type: ignore[misc]  # noqa: SLF001
     time_of: Any = Context._time_of  # type: ignore[misc]  # noqa: SLF001
+    firing: Any = Context._firing  # type: ignore[misc]  # noqa: SLF001
 
     def __init__(
         self,
@@ -328,6 +363,8 @@ class RuntimeContext(Context):
         self._windows = {}
         self._histories = {}
         self._joins = {}
+        self._timers = {}
+        self._firing = False
         self._clock = None
         self._event_ms = None
         self._time_of = timestamp_of
@@ -339,6 +376,7 @@ class RuntimeContext(Context):
         clock: EventClock | None = None,
         histories: Mapping[DeclaredHistory[Any, Any], RuntimeHistory[Any, Any]] = NO_HISTORIES,
         joins: Mapping[Any, Any] = NO_JOINS,
+        timers: Mapping[DeclaredTimers[Any], RuntimeTimers[Any]] = NO_TIMERS,
     ) -> None:
         """From now on, handlers see these, which belong to the partition of the next records."""
         self._tables = tables
@@ -346,6 +384,7 @@ class RuntimeContext(Context):
         self._histories = histories
         self._joins = joins
         self._clock = clock
+        self._timers = timers
 
     def forward(
         self, topic: DeclaredTopic[Any, Any], record: Record, headers: Sequence[tuple[str, bytes | None]]
@@ -422,7 +461,7 @@ _SLOTS = (*OutputContext.__slots__, *Context.__slots__)
 
 def not_a_table_of_the_group(table: object, method: str) -> ConfigError:
     """The error for the argument of `method`, which is not a table of the handler's group."""
-    if not isinstance(table, Table) or isinstance(table, Window | History):
+    if not isinstance(table, Table) or isinstance(table, Window | History | Timers):
         return ConfigError(f"{method} takes what app.table(...) returned, not {table!r}")
     return ConfigError(
         f"table {table.group}.{table.name} does not belong to the group of this handler",

@@ -31,6 +31,8 @@ from pipeline.api.histories import MOST_VALUES, DeclaredHistory, History
 from pipeline.api.joins import MOST_EVENTS, DeclaredJoin, Join, Owner, Policy
 from pipeline.api.keys import resolve_key
 from pipeline.api.sinks import Sink
+from pipeline.api.ticks import Tick, TickTopic
+from pipeline.api.timers import DeclaredTimers, FiredTimer, Timers
 from pipeline.api.windows import (
     DeclaredWindow,
     Hopping,
@@ -50,6 +52,8 @@ __all__ = [
     "DeclaredGroup",
     "Group",
     "HandlerDecorator",
+    "TickDecorator",
+    "TimerDecorator",
 ]
 
 K = TypeVar("K")
@@ -92,6 +96,22 @@ class CloseDecorator(Protocol[K, V]):
         self, function: Callable[[ClosedWindow[K, V], Context], None], /
     ) -> Callable[[ClosedWindow[K, V], Context], None]:
         """Register the function. Raises ConfigError for one that cannot be called with a window and a context."""
+
+
+class TimerDecorator(Protocol[K]):
+    """Registers a function of a `FiredTimer` and a `Context`, and returns it."""
+
+    def __call__(
+        self, function: Callable[[FiredTimer[K], Context], None], /
+    ) -> Callable[[FiredTimer[K], Context], None]:
+        """Register the function. Raises ConfigError for one that cannot be called with a timer and a context."""
+
+
+class TickDecorator(Protocol):
+    """Registers a function of a `Tick` and a `Context`, and returns it."""
+
+    def __call__(self, function: Callable[[Tick, Context], None], /) -> Callable[[Tick, Context], None]:
+        """Register the function. Raises ConfigError for one that cannot be called with a tick and a context."""
 
 
 class _App(Protocol):
@@ -373,7 +393,7 @@ class Group:
         self._bind_steps(binding, Event)
 
     def _new_name(self, kind: str, name: str, upgrade: object) -> str:
-        """The label of a new table, window or history. Raises ConfigError."""
+        """The label of a new table, window, history or set of timers. Raises ConfigError."""
         check_name(kind, name)
         where = f"{kind} {self.name}.{name}"
         other = self._tables.get(name) or self._tables.get(f"{name}:left")
@@ -441,6 +461,143 @@ class Group:
         declared = window
         return register
 
+    def timers(self, name: str, *, key: TypeForm[K]) -> Timers[K]:
+        """Declare timers, one for each key, on the event clock of the partition.
+
+        A handler sets a timer for a time. When the clock of the partition reaches it, the function of `on_timer` is
+        called, before the next record. The group keeps a clock, as with a window.
+
+        Args:
+            name: The name, part of durable names. No table or window of the group has it.
+            key: The type of keys, as for `table`.
+
+        Returns:
+            The timers, for `ctx.timers` in handlers of this group, and for `on_timer`, which is required.
+
+        Raises:
+            ConfigError: An argument cannot be used, the name is declared already, or the group has sinks or async
+                handlers.
+
+        Example:
+            ```python
+            reminders = app.timers("reminders", key=str)
+            ```
+        """
+        where = self._new_name("timers", name, None)
+        timers: DeclaredTimers[K] = DeclaredTimers(
+            self.name, name, resolve_key(key, where, tombstones=False), key
+        )
+        for binding in self._bindings:
+            self._check_clock(timers, binding)
+        self._tables[name] = timers
+        return timers
+
+    def on_timer(
+        self,
+        timers: Timers[K],
+        *,
+        on_error: OnError = "stop",
+        retries: int = 0,
+        retry_delay_s: float = RETRY_DELAY_S,
+    ) -> TimerDecorator[K]:
+        """Register the function that is called with each timer that is due.
+
+        Its writes and outputs are committed exactly once, together with the removal of the timer. All due timers are
+        called before the next record of the partition, in the order of their times and keys. Timers have one such
+        function.
+
+        Args:
+            timers: Timers of this group.
+            on_error: What happens with a timer whose function raises: `"stop"` its partition, `"skip"` the timer, or
+                send it to the group's dead-letter topic (`"dead_letter"`). A replay calls the function again.
+            retries: How often it is tried again first. The later timers of this name wait; records do not.
+            retry_delay_s: As for `handler`.
+
+        Returns:
+            A decorator for a function of a `FiredTimer` and a `Context`.
+
+        Raises:
+            ConfigError: The timers, the function or an option cannot be used, or the timers have such a function.
+
+        Example:
+            ```python
+            @group.on_timer(reminders, on_error="dead_letter")
+            def remind(timer: FiredTimer[str], ctx: Context) -> None:
+                ctx.send(reminded, timer.key, timer.due_ms)
+            ```
+        """
+
+        def register(
+            function: Callable[[FiredTimer[K], Context], None],
+        ) -> Callable[[FiredTimer[K], Context], None]:
+            if declared.fires.name in self._steps:
+                raise ConfigError(f"{declared.label} have an on_timer function; it must be the only one")
+            binding = Binding(declared.fires, function, on_error, False, retries, retry_delay_s)
+            self._bind_steps(binding, FiredTimer)
+            return function
+
+        if not isinstance(timers, DeclaredTimers):
+            raise ConfigError(
+                f"group {self.name}: {timers!r} are not timers",
+                hint="use @app.on_timer(timers) above the function",
+            )
+        declared = timers
+        if self._tables.get(declared.name) is not declared:
+            raise ConfigError(f"group {self.name}: {declared.label} belong to another group")
+        return register
+
+    def every(
+        self,
+        seconds: float,
+        *,
+        name: str,
+        on_error: OnError = "stop",
+        retries: int = 0,
+        retry_delay_s: float = RETRY_DELAY_S,
+    ) -> TickDecorator:
+        """Register a function that is called every so many seconds of the wall clock, in each partition.
+
+        The due times are the multiples of the period since the epoch. Its writes and outputs are committed exactly once
+        for each due time. Times that passed without a call, because no worker ran, give one call.
+
+        Args:
+            seconds: The period, from 1 second to ten years.
+            name: The name, part of durable names.
+            on_error: What happens with a due time whose function raises: `"stop"` its partition, `"skip"` the time, or
+                send it to the group's dead-letter topic (`"dead_letter"`). A replay calls the function again.
+            retries: How often it is tried again first. Records do not wait.
+            retry_delay_s: As for `handler`.
+
+        Returns:
+            A decorator for a function of a `Tick` and a `Context`.
+
+        Raises:
+            ConfigError: The function or an option cannot be used, the name is used already, or the group has sinks or
+                async handlers.
+
+        Example:
+            ```python
+            @group.every(60, name="size")
+            def size(tick: Tick, ctx: Context) -> None:
+                ctx.send(sizes, "orders", len(list(ctx.table(orders).items())))
+            ```
+        """
+
+        def register(function: Callable[[Tick, Context], None]) -> Callable[[Tick, Context], None]:
+            if topic.name in self._steps:
+                raise ConfigError(f"{where} is declared twice")
+            self._bind_steps(Binding(topic, function, on_error, False, retries, retry_delay_s), Tick)
+            return function
+
+        check_name("every", name)
+        where = f"every {self.name}.{name}"
+        if self._sinks:
+            raise self._mixed(where)
+        for binding in self._bindings:
+            self._check_plain(f"every, {name}", binding)
+        topic = TickTopic(self.name, name, seconds)
+        return register
+
     def _bind_steps(self, binding: Binding, given: type) -> None:
         """Register the function of due steps. `given`: what it is called with."""
         check_function(self.name, binding, given)
@@ -450,9 +607,12 @@ class Group:
 
     def _check_clock(self, table: DeclaredTable[Any, Any], binding: Binding) -> None:
         """Check a table that needs the event clock and a handler of one group."""
+        kind = "table with ttl_s" if table.is_table else table.label.partition(" ")[0]
+        self._check_plain(f"{kind if kind == 'timers' else f'a {kind}'}, {table.name}", binding)
+
+    def _check_plain(self, what: str, binding: Binding) -> None:
+        """Refuse `what` in a group of async handlers."""
         if binding.is_async:
-            kind = "table with ttl_s" if table.is_table else table.label.partition(" ")[0]
-            what = f"a {kind}, {table.name}"
             raise ConfigError(
                 f"group {self.name} has async handlers and cannot have {what}: their calls end in any order",
                 hint="let an async handler send its results to a topic, and count them in another group",
@@ -649,7 +809,7 @@ class Group:
             raise ConfigError(
                 f"{where}: {to!r} is not a sink", hint="use pipeline.Postgres or pipeline.Sqlite"
             )
-        if self._bindings or self._tables:
+        if self._bindings or self._tables or self._steps:
             raise self._mixed(f"a sink, {to!r}")
         if on_error == "dead_letter":
             raise ConfigError(
@@ -720,8 +880,11 @@ class Group:
         for table in self._tables.values():
             if isinstance(table, DeclaredWindow):
                 self._check_window(table, binding)
-            elif table.fades:
+            elif table.fades or isinstance(table, DeclaredTimers):
                 self._check_clock(table, binding)
+        for step in self._steps.values():
+            if isinstance(step.topic, TickTopic):
+                self._check_plain(f"every, {step.topic.tick_name}", binding)
         self._bindings.append(binding)
 
     def _check_async(self, first: Binding, binding: Binding) -> None:
@@ -795,13 +958,24 @@ class DeclaredGroup(Group):
 
     @property
     def tables(self) -> dict[str, DeclaredTable[Any, Any]]:
-        """The tables, windows and histories by name."""
+        """The tables, windows, histories and timers by name."""
         return self._tables
 
     @property
     def windows(self) -> dict[str, DeclaredWindow[Any, Any]]:
         """The windows by name."""
         return {name: table for name, table in self._tables.items() if isinstance(table, DeclaredWindow)}
+
+    @property
+    def timer_sets(self) -> dict[str, DeclaredTimers[Any]]:
+        """The timers by name."""
+        return {name: table for name, table in self._tables.items() if isinstance(table, DeclaredTimers)}
+
+    @property
+    def ticks(self) -> dict[str, TickTopic]:
+        """What is called every so many seconds, by name."""
+        topics = [binding.topic for binding in self._steps.values()]
+        return {topic.tick_name: topic for topic in topics if isinstance(topic, TickTopic)}
 
     @property
     def steps(self) -> dict[str, Binding]:
@@ -823,7 +997,12 @@ class DeclaredGroup(Group):
         """Whether its partitions have a clock of event time. Without one, event time costs nothing."""
         timed = any(binding.topic.event_time_ms is not None for binding in self._bindings)
         fading = any(table.fades for table in self._tables.values())
-        return bool(self.windows or self._joins) or fading or (timed and not self.is_async)
+        return bool(self.windows or self._joins or self.timer_sets) or fading or (timed and not self.is_async)
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether its records alone determine its state: nothing depends on when an input was idle, or on the time."""
+        return not (self.keeps_clock or self.ticks)
 
     @property
     def inputs(self) -> list[DeclaredTopic[Any, Any]]:

@@ -29,6 +29,7 @@ __all__ = [
     "IDLE_S",
     "LOOK_S",
     "NEVER_MS",
+    "TIMERS_SCHEMA",
     "WINDOW_SCHEMA",
     "ClockState",
     "EventClock",
@@ -47,6 +48,7 @@ AHEAD_MS = 3_600_000
 NEVER_MS = 2**63 - 1
 
 WINDOW_SCHEMA = "window("  # the fingerprints of windows begin with it, those of tables do not
+TIMERS_SCHEMA = "timers "  # the same for timers
 
 # Below the rows of tables, above the key of the applied position, beside the rows of dedup tables (`core/dedup.py`).
 _CLOCK = b"\x00tc"
@@ -116,6 +118,7 @@ class EventClock:
     Attributes:
         ms: The clock; 0 before the first record.
         next_due_ms: The clock at which the first due step is due. Those that have due steps set it.
+        next_timer_ms: The clock at which records wait for a due step: the first timer is due. At least `next_due_ms`.
     """
 
     __slots__ = (
@@ -131,6 +134,7 @@ class EventClock:
         "_wall_ms",
         "ms",
         "next_due_ms",
+        "next_timer_ms",
     )
 
     def __init__(self, inputs: Iterable[str], state: ClockState, idle_s: float = IDLE_S) -> None:
@@ -147,11 +151,17 @@ class EventClock:
         self._wall_ms = 0
         self.ms = state.clock_ms
         self.next_due_ms = NEVER_MS
+        self.next_timer_ms = NEVER_MS
 
     @property
     def due(self) -> bool:
         """Whether a step is due."""
         return self.ms >= self.next_due_ms
+
+    @property
+    def timer_due(self) -> bool:
+        """Whether a timer is due, for which records wait."""
+        return self.ms >= self.next_timer_ms
 
     @property
     def idle(self) -> Collection[str]:

@@ -12,7 +12,7 @@ from enum import Enum
 
 from pipeline.core.checkpoint_refs import CheckpointRef
 from pipeline.core.entry_body import task_count
-from pipeline.core.event_time import WINDOW_SCHEMA
+from pipeline.core.event_time import TIMERS_SCHEMA, WINDOW_SCHEMA
 from pipeline.core.expiry import plain_schema
 from pipeline.core.histories import HISTORY_SCHEMA
 from pipeline.core.joins import JOIN_SCHEMA
@@ -339,8 +339,11 @@ def _check_tables(
         is_window = fingerprint.startswith(WINDOW_SCHEMA)
         is_history = fingerprint.startswith(HISTORY_SCHEMA)
         is_join = fingerprint.startswith(JOIN_SCHEMA)
+        is_timers = fingerprint.startswith(TIMERS_SCHEMA)
         kind, key = (
-            ("window", "size or the key") if is_window else ("history" if is_history else "table", "key")
+            ("window", "size or the key")
+            if is_window
+            else ("history" if is_history else "timers" if is_timers else "table", "key")
         )
         if is_join:
             kind, key = "join", "topics or the key"

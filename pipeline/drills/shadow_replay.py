@@ -158,12 +158,12 @@ class ShadowReplay(Drill):
                 f"app {app.name} has only sinks, and a shadow app would write to their databases",
                 hint="compare the rows with a query in the database",
             )
-        timed = [group.name for group in groups if group.keeps_clock]
+        timed = [group.name for group in groups if not group.is_replayable]
         if timed:
             raise RefusedDrillError(
                 "has-windows",
-                f"group {timed[0]} has windows or event times: when its inputs were idle is not recorded, so a replay "
-                "would find other events late",
+                f"group {timed[0]} has windows, timers or event times: when its inputs were idle is not recorded, so a "
+                "replay would find other events late",
                 hint="compare the results of closed windows over a longer time",
             )
         live = {status.task.group for status in scene.sample.status.tasks}

@@ -245,12 +245,18 @@ def _shape(
             "runbooks/partitions-changed.md",
         )
     _check_tags(group)
+    for timers in group.timer_sets.values():
+        if timers.fires.name not in group.steps:
+            raise ConfigError(
+                f"{timers.label} have no function, so due timers would be lost",
+                hint="register one: @app.on_timer(timers), @group.on_timer(timers)",
+            )
     prefixes: dict[bytes, str] = {}
     for name in group.tables:
         other = prefixes.setdefault(table_prefix(name), name)
         if other != name:
             raise ConfigError(
-                f"tables or windows {other} and {name} of group {group.name} have the same prefix on disk",
+                f"tables, windows or timers {other} and {name} of group {group.name} have the same prefix on disk",
                 hint="rename one",
             )
     shape = ";".join(sorted(f"{t.name}:{t.key.schema}->{t.value.schema}" for t in inputs))

@@ -20,6 +20,7 @@ from pipeline.api.histories import DeclaredHistory, History
 from pipeline.api.joins import DeclaredJoin, Join
 from pipeline.api.sinks import Sink, Sqlite
 from pipeline.api.table import table_prefix
+from pipeline.api.timers import DeclaredTimers, Timers
 from pipeline.api.windows import DeclaredWindow, Window, WindowKey
 from pipeline.core.entry_body import row_prefixes
 from pipeline.core.event_time import clock_key, unpack_state
@@ -342,6 +343,29 @@ class TestDriver(SimulatedProcess):
             raise InputError(f"{window!r} is not a window", hint="use what app.window(...) returned")
         rows: dict[WindowKey, V] = self.table(window)
         return {(row.key, row.start_ms): value for row, value in rows.items()}
+
+    def timers(self, timers: Timers[K]) -> dict[K, int]:
+        """The timers that are set on the simulated disk, over all tasks, as `table` reads them.
+
+        Args:
+            timers: Timers of the app.
+
+        Returns:
+            Due times in milliseconds, by key. Of a key that several tasks have, that of the last task.
+
+        Raises:
+            InputError: They are not timers.
+
+        Example:
+            ```python
+            assert driver.timers(reminders) == {"order-5": at_ms + 900_000}
+            driver.advance(900 + 60)
+            assert driver.timers(reminders) == {}
+            ```
+        """
+        if not isinstance(timers, DeclaredTimers):
+            raise InputError(f"{timers!r} are not timers", hint="use what app.timers(...) returned")
+        return self.table(timers)
 
     def history(self, history: History[K, V]) -> dict[K, list[tuple[int, V]]]:
         """The values of a history on the simulated disk, over all tasks, as `table` reads them, that are not too old.

@@ -57,6 +57,10 @@ class _Handle:
         self._call.check()
         return self._checked(self._target.between(*arguments))
 
+    def timers(self, definition: Any) -> Any:
+        self._call.check()
+        return _TimersHandle(self._target.timers(definition), self._call)
+
     def rows(self, *event: Any, **key: Any) -> Any:
         self._call.check()
         return [_Row(row, self._call) for row in self._target.rows(*event, **key)]
@@ -85,6 +89,22 @@ class _Handle:
     def __contains__(self, key: object) -> bool:
         self._call.check()
         return key in self._target
+
+
+class _TimersHandle(_Handle):
+    """Wraps timers, which can also be counted and iterated over."""
+
+    def __iter__(self) -> Iterator[Any]:
+        self._call.check()
+        return self._checked(iter(self._target))
+
+    def __len__(self) -> int:
+        self._call.check()
+        return len(self._target)
+
+    def items(self, **_: Any) -> Any:
+        self._call.check()
+        return self._checked(iter(self._target.items()))
 
 
 class _Row:

@@ -92,6 +92,16 @@ def test_entries_survive_a_restart_once_they_are_committed(rig: Rig) -> None:
     assert rig.fire(100) == [(10, b"a"), (11, b"b")]
 
 
+def test_entries_of_the_commit_in_progress_are_found(rig: Rig) -> None:
+    """Between the seal and the apply, they are neither in the store nor among the open writes."""
+    for number in range(20):
+        rig.timers.add(number, b"")
+    rig.seal()
+    rig.timers.remove(15, b"")
+    rig.timers.add(25, b"")
+    assert [due for due, _ in rig.fire(100)] == [*range(15), *range(16, 20), 25]
+
+
 def test_an_undone_record_leaves_the_entries_as_they_were(rig: Rig) -> None:
     """A handler that raises has armed and cancelled nothing."""
     rig.timers.add(10, b"a")

@@ -23,6 +23,7 @@ PAGES = [
     "how-to/windows",
     "how-to/sessions",
     "how-to/joins",
+    "how-to/timers",
     "how-to/producing",
     "how-to/rescale",
     "how-to/rolling-upgrade",

@@ -154,10 +154,10 @@ def prepare(
         FatalTaskError: The journal is damaged.
         UnreachableError: Kafka does not answer.
     """
-    if group.keeps_clock:
+    if not group.is_replayable:
         raise InputError(
-            f"group {group.name} has windows or event times, and its records cannot be debugged: what its handlers see "
-            "depends on when its inputs were idle, which no entry of the journal records",
+            f"group {group.name} has windows, timers or event times, and its records cannot be debugged: what its "
+            "handlers see depends on when its inputs were idle, which no entry of the journal records",
             hint="show its rows as they were: pipeline table show WINDOW --at SEQ",
         )
     plans, senders = plan_groups(app, [group], environment)

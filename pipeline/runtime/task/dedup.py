@@ -13,7 +13,7 @@ Processing thread only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,11 +113,14 @@ class DedupTable:
         """Whether the record has an id."""
         return isinstance(self._keys([record])[0], bytes)
 
-    def unique(self, records: Sequence[Record], reject: Reject) -> Iterator[Record]:
+    def unique(
+        self, records: Sequence[Record], reject: Reject, first: Iterable[Record] | None = None
+    ) -> Iterator[Record]:
         """Yield the records that are not duplicates, one by one.
 
         Taking the next record means that the handlers of the last one have succeeded, unless `disown` was called.
-        `reject` receives records without an id, and may raise.
+        `reject` receives records without an id, and may raise. `first`: the records to process now, which may end
+        before the last one.
         """
         self._read_clock()
         keys = self._keys(records)
@@ -126,7 +129,8 @@ class DedupTable:
         remembered, ttl_ms = self._open, self._ttl_ms
         now_ms = self._clock_ms  # the clock if this record is processed
         packed = pack_clock(now_ms)
-        for record, key, stored in zip(records, keys, found, strict=True):
+        now = records if first is None else first
+        for record, key, stored in zip(now, keys, found, strict=first is None):
             if not isinstance(key, bytes):
                 reject(record, key)
                 continue

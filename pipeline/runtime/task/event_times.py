@@ -6,15 +6,15 @@ step of the partition. Processing thread only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.event import Event
 from pipeline.core.event_time import NEVER_MS, ClockState, EventClock, checked_time, clock_key, pack_state
-from pipeline.ports import Clock
+from pipeline.ports import Clock, Record
 
-__all__ = ["EventTimes", "Marked"]
+__all__ = ["EventTimes", "Marked", "UntilTimer"]
 
 
 class Named(Protocol):
@@ -32,6 +32,30 @@ class Marked(Protocol):
 
     @property
     def closed_ms(self) -> int: ...
+
+
+class UntilTimer:
+    """An iterator over records. Taking the next one means that the last one is finished; then a timer may be due.
+
+    Attributes:
+        next: The record that waits for a timer; None if all records were taken.
+    """
+
+    __slots__ = ("_clock", "_records", "next")
+
+    def __init__(self, records: Sequence[Record], clock: EventClock) -> None:
+        self._records = records
+        self._clock = clock
+        self.next: Record | None = None
+
+    def __iter__(self) -> Iterator[Record]:
+        """The records. Iterate once."""
+        clock = self._clock
+        for record in self._records:
+            if clock.ms >= clock.next_timer_ms:
+                self.next = record
+                return
+            yield record
 
 
 class EventTimes:
@@ -76,6 +100,10 @@ class EventTimes:
         if time_of is None:
             return lambda event: checked_time(event.timestamp_ms, latest_ms)
         return lambda event: checked_time(time_of(event), latest_ms)
+
+    def until_timer(self, records: Sequence[Record]) -> UntilTimer:
+        """The records up to the one for which a timer must be fired first."""
+        return UntilTimer(records, self.clock)
 
     def take_writes(self, marked: Iterable[Marked]) -> dict[bytes, bytes | None]:
         """The row, if it has changed. `marked`: what has marks in the partition."""

@@ -18,6 +18,8 @@ from pipeline.api.join_rows import RuntimeJoin
 from pipeline.api.joins import DeclaredJoin
 from pipeline.api.session_rows import RuntimeSessions
 from pipeline.api.table import ReadableStore, RuntimeTable, TaskOverlay
+from pipeline.api.task_timers import RuntimeTimers
+from pipeline.api.timers import DeclaredTimers
 from pipeline.api.window_rows import AnyWindow, RuntimeWindow
 from pipeline.api.windows import AlignedWindow, DeclaredWindow, SessionWindow
 from pipeline.core.event_time import ClockState, EventClock, clock_key, unpack_state
@@ -31,6 +33,7 @@ from pipeline.runtime.task.dedup import DedupTable, dedup_tables
 from pipeline.runtime.task.due_steps import DueSource, DueSteps
 from pipeline.runtime.task.event_times import EventTimes, Marked
 from pipeline.runtime.task.prefetch import Prefetch
+from pipeline.runtime.task.ticks import Ticks, ticks_key
 
 __all__ = ["Partition", "PartitionMaker"]
 
@@ -39,7 +42,8 @@ __all__ = ["Partition", "PartitionMaker"]
 class Partition:
     """The rows of one partition number, and the names of its inputs.
 
-    `index`, `times`, `steps`: None in a group without a clock. `windows`: also the buckets of histories.
+    `index`, `times`: None in a group without a clock. `steps`: None if nothing can be due. `ticks`: None without
+    `every`. `windows`: also the buckets of histories.
     """
 
     number: int
@@ -53,12 +57,16 @@ class Partition:
     steps: DueSteps | None = None
     histories: Mapping[DeclaredHistory[Any, Any], RuntimeHistory[Any, Any]] = field(default_factory=dict)
     joins: Mapping[DeclaredJoin[Any, Any, Any], RuntimeJoin] = field(default_factory=dict)
+    timers: Mapping[DeclaredTimers[Any], RuntimeTimers[Any]] = field(default_factory=dict)
+    ticks: Ticks | None = None
 
     @property
     def cached(self) -> Iterator[Cached]:
         """What takes part in the budget of the cache."""
         yield from self.tables.values()
         yield from self.windows.values()
+        for timers in self.timers.values():
+            yield timers.rows
         for join in self.joins.values():
             yield from join.tables
 
@@ -95,6 +103,10 @@ class Partition:
             writes.update(table.take_writes())
         for ids in self.dedup.values():
             writes.update(ids.take_writes())
+        for timers in self.timers.values():
+            writes.update(timers.rows.take_writes())
+        if self.ticks is not None:
+            writes.update(self.ticks.take_writes())
         if self.index is not None:
             writes.update(self.index.take_writes())
         if self.times is not None:
@@ -143,9 +155,13 @@ class PartitionMaker:
             if definition.is_table
         }
         dedup = dedup_tables(group, store, overlay, self.context, self.clock, rows)
-        ahead = {topic.name: Prefetch(topic, tables.values()) for topic in group.inputs}
+        ticks = self._ticks(number, rows) if group.ticks else None
         if place is None:
-            return Partition(number, names, tables, {}, dedup, ahead)
+            ahead = {topic.name: Prefetch(topic, tables.values()) for topic in group.inputs}
+            steps = None
+            if ticks is not None:
+                steps = DueSteps(EventClock((), ClockState()), self.clock, {}, (), (), ticks)
+            return Partition(number, names, tables, {}, dedup, ahead, steps=steps, ticks=ticks)
         windows: dict[DeclaredWindow[Any, Any], AnyWindow] = {}
         for window in group.windows.values():
             mark_ms = stored.closed.get(window.name, 0)
@@ -175,7 +191,14 @@ class PartitionMaker:
             )
             for join in group.joins.values()
         }
-        sources: dict[str, DueSource] = {window.closes.name: runtime for window, runtime in windows.items()}
+        timers = {each: RuntimeTimers(each, place, self.context) for each in group.timer_sets.values()}
+        ahead = {
+            topic.name: Prefetch(topic, [*tables.values(), *(each.rows for each in timers.values())])
+            for topic in group.inputs
+        }
+        fires = {each.fires.name for each in timers}
+        sources: dict[str, DueSource] = {each.fires.name: runtime for each, runtime in timers.items()}
+        sources.update({window.closes.name: runtime for window, runtime in windows.items()})
         for join in joins.values():
             sources.update(join.sources)
         sources.update(
@@ -184,10 +207,15 @@ class PartitionMaker:
             if isinstance(table, RuntimeExpiringTable)
         )
         times = EventTimes(place.clock, stored, self.clock, self.plan.ahead_ms, rows)
-        steps = DueSteps(place.clock, self.clock, sources, group.steps.keys())
+        steps = DueSteps(place.clock, self.clock, sources, group.steps.keys(), fires, ticks)
+        opened = (histories, joins, timers)
         return Partition(
-            number, names, tables, windows, dedup, ahead, place.index, times, steps, histories, joins
+            number, names, tables, windows, dedup, ahead, place.index, times, steps, *opened, ticks
         )
+
+    def _ticks(self, number: int, rows: bytes) -> Ticks:
+        stored = self.store.get(ticks_key(rows))
+        return Ticks(self.plan.group.ticks.values(), stored, self.clock, number, rows)
 
     def _table(
         self, definition: DeclaredTable[Any, Any], rows: bytes, stored: ClockState, place: RowPlace | None

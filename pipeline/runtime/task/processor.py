@@ -30,7 +30,14 @@ from pipeline.runtime.task.handler_errors import (
     plainly,
 )
 from pipeline.runtime.task.prefetch import Prefetch
-from pipeline.runtime.task.record_errors import PoisonError, RecordErrors, Rejected, RetryError, strictest
+from pipeline.runtime.task.record_errors import (
+    PoisonError,
+    RecordErrors,
+    Rejected,
+    RetryError,
+    TimersDueError,
+    strictest,
+)
 from pipeline.runtime.task.refused_outputs import RefusedOutputError
 from pipeline.runtime.watchdog import AtWork
 
@@ -38,7 +45,11 @@ __all__ = ["Processor"]
 
 
 class Processor:
-    """The handlers of one group, bound to one task's tables and outputs."""
+    """The handlers of one group, bound to one task's tables and outputs.
+
+    Attributes:
+        fires_timers: Whether the group has timers, for which records wait.
+    """
 
     def __init__(
         self,
@@ -75,6 +86,7 @@ class Processor:
         self._make: type[Any] = Event  # of the current topic
         self._running: tuple[list[Binding], int] | None = None  # handlers, and records in one call of them
         self._failures = 0
+        self.fires_timers = bool(group.timer_sets)
 
     @property
     def errors(self) -> RecordErrors:
@@ -101,7 +113,8 @@ class Processor:
 
         `failures`: the earlier failures of the record, which is then the only one. `topic_id`: the id of the topic that
         contained the records, if it is not the current one.
-        Raises PoisonError, RetryError (in both cases everything before the record is processed), CorruptStateError.
+        Raises PoisonError, RetryError, TimersDueError (in each case everything before the record is processed), and
+        CorruptStateError.
         """
         topic, bindings = self._routes[topic_name]
         ahead = self._ahead.get(topic_name)
@@ -117,6 +130,7 @@ class Processor:
         if times is not None:
             times.begin(topic_name, replayed=getattr(records[0], "replay", 0) > 0)
             self._context.time_of = times.reader(topic)
+        self._context.firing = False
         try:
             if bindings[0].batch:
                 self._run_batch(topic, bindings[0], records)
@@ -124,13 +138,16 @@ class Processor:
                 self._context.message = None  # the last record of the previous batch is finished
                 self._running = bindings, 1
                 ahead.load(records)
-                remaining = iter(records)
+                first = times.until_timer(records) if times is not None and self.fires_timers else None
+                remaining = iter(records if first is None else first)
                 if seen is not None:
-                    remaining = seen.unique(records, partial(self._reject, topic, bindings[0]))
+                    remaining = seen.unique(records, partial(self._reject, topic, bindings[0]), first)
                 if times is None:
                     self._run_records(topic, bindings, remaining)
                 else:
                     self._run_timed(topic, bindings, remaining, times)
+                if first is not None and first.next is not None:
+                    raise TimersDueError(first.next.offset())
         finally:
             self._running = None
 
@@ -141,7 +158,7 @@ class Processor:
         """
         topic, bindings = self._routes[name]
         self._failures, self._make, self._seen = failures, self._events[name], None
-        self._context.message, self._context.event_ms = None, None
+        self._context.message, self._context.event_ms, self._context.firing = None, None, True
         self._running = bindings, 1
         try:
             time_of = topic.time_of if isinstance(topic, StepTopic) else None
@@ -167,6 +184,11 @@ class Processor:
     ) -> None:
         """From now on, use these for duplicates, rows to read ahead and event times: those of the next partition."""
         self._dedup, self._ahead, self._times = dedup, ahead, times
+
+    @property
+    def timer_due(self) -> bool:
+        """Whether records of the current partition must wait until timers are fired."""
+        return self.fires_timers and self._times is not None and self._times.clock.timer_due
 
     def handles(self, topic_name: str) -> bool:
         """Whether the topic has handlers."""

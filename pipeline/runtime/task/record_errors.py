@@ -30,7 +30,7 @@ from pipeline.runtime.task.handler_errors import (
 )
 from pipeline.runtime.task.refused_outputs import RefusedOutputError
 
-__all__ = ["PoisonError", "RecordErrors", "Rejected", "RetryError", "strictest"]
+__all__ = ["PoisonError", "RecordErrors", "Rejected", "RetryError", "TimersDueError", "strictest"]
 
 
 class PoisonError(Exception):
@@ -51,6 +51,14 @@ class RetryError(Exception):
         self.failures = failures
         self.wait_s = wait_s
         self.reason = reason
+
+
+class TimersDueError(Exception):
+    """A record that must wait until timers are fired. `offset`: as in PoisonError."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset)
+        self.offset = offset
 
 
 @dataclass(slots=True)

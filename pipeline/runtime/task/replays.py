@@ -13,7 +13,7 @@ from pipeline.core.dead_letters import Replay, decode_replay
 from pipeline.ports import Record
 from pipeline.runtime.crashes import NativeCrash
 from pipeline.runtime.task.processor import Processor
-from pipeline.runtime.task.record_errors import PoisonError, RetryError
+from pipeline.runtime.task.record_errors import PoisonError, RetryError, TimersDueError
 from pipeline.runtime.task.refused_outputs import RefusedOutputError
 
 __all__ = ["ReplayedRecord", "condemn_replay", "process_replays"]
@@ -57,8 +57,13 @@ class ReplayedRecord:
 
 
 def process_replays(processor: Processor, records: Sequence[Record], failures: int) -> None:
-    """`Processor.process` for records of the replays topic. Its errors contain the offsets in that topic."""
+    """`Processor.process` for records of the replays topic. Its errors contain the offsets in that topic.
+
+    A replay of a record whose topic has timers waits for those that are due, as a record does.
+    """
     for record in records:
+        if processor.timer_due:
+            raise TimersDueError(record.offset())
         replay = decode_replay(record.value())
         try:
             if replay is None:

@@ -9,6 +9,9 @@ The life of an overlay. The processing thread is the only writer, except where n
 If the overlay is full and a commit is in progress, records wait in `_backlog`. So do a record that is to be retried
 later and the records that follow it in its input.
 
+All due timers of a partition fire before its next record. If more are due than a turn fires, its records wait in
+`_backlog`, and those of other partitions do not.
+
 A task reads several inputs: partitions of topics, under the names of `core/inputs.py`. Handlers see the rows of the
 partition of their record only (`Partition`), so results do not depend on the number of tasks. A record that stops its
 partition stops the task only if the other partitions are stopped, too.
@@ -27,6 +30,7 @@ from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.table import TaskOverlay
 from pipeline.config import WorkerSettings
 from pipeline.core.dead_letter_count import begun
+from pipeline.core.event_time import NEVER_MS
 from pipeline.core.inputs import topic_of
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId
@@ -46,7 +50,7 @@ from pipeline.runtime.task.dead_letters import DeadLetters
 from pipeline.runtime.task.due_steps import Allowance
 from pipeline.runtime.task.partition import Partition, PartitionMaker
 from pipeline.runtime.task.processor import Processor
-from pipeline.runtime.task.record_errors import PoisonError, Rejected, RetryError
+from pipeline.runtime.task.record_errors import PoisonError, Rejected, RetryError, TimersDueError
 from pipeline.runtime.task.refused_outputs import RefusalSearch, RefusedOutputError, Sealed
 from pipeline.runtime.task.replays import condemn_replay, process_replays
 from pipeline.runtime.task.trace_links import TraceLinks
@@ -59,6 +63,11 @@ Entered = Callable[[AppliedPosition], None]
 
 def _nothing(_applied: AppliedPosition) -> None:
     """The default callback after a commit: does nothing."""
+
+
+def _waits(partition: Partition) -> bool:
+    """Whether timers must fire before the next record of a partition."""
+    return partition.steps is not None and partition.steps.timer_due
 
 
 class Task:
@@ -141,14 +150,12 @@ class Task:
         self.crashes = unrecorded(task, self._positions)
         self.stopped: dict[int, PipelineError] = {}
         self._hurry = False  # commit what precedes a record that stops its partition
-        self.records = 0
-        self.outputs = 0
+        self.records = self.outputs = self.commits = 0
         self.rows = 0  # a task with handlers writes no rows to a database
-        self.commits = 0
         # When this task last knew that it is the owner: at the beginning of its last commit.
         self.owned_at_s = self._began_s = environment.clock.monotonic_s()
-        for each in self._partitions:
-            self._note_due(each)
+        self._note_all_due()
+        self._next_tick_ms = self._first_tick_ms()  # the wall clock at the next tick of any partition
 
     @property
     def poison(self) -> PipelineError | None:
@@ -307,6 +314,8 @@ class Task:
         if self._under_way is not None and self._under_way.done():
             self._retire(self._outcome(self._under_way))
             moved = True
+        if self._next_tick_ms < NEVER_MS and self._environment.clock.wall_ms() >= self._next_tick_ms:
+            self._note_all_due()
         if self._due and not self._leaving:
             moved |= self._fire()
         while self._backlog and not self.full:
@@ -389,7 +398,11 @@ class Task:
 
     def _take(self) -> WaitingRecords | None:
         """The next waiting records that may be processed now."""
-        return self._backlog.take()
+        return self._backlog.take(self._waits_for_no_timer if self._processor.fires_timers else None)
+
+    def _waits_for_no_timer(self, name: str) -> bool:
+        """Whether no timer must fire before the records of an input."""
+        return not _waits(self._by_name[name])
 
     def _is_due(self) -> bool:
         return self.full or self._hurry or self._pace.due(backlog=bool(self._backlog))
@@ -404,7 +417,25 @@ class Task:
         self._use(partition)
         if not self._open:
             self._pace.opened()
-        outputs_before = len(self.context.outputs)
+        if not self._processor.fires_timers:
+            self._process_some(partition, name, records, failures)
+            return
+        allowance = Allowance(self._environment.clock, 0, self._step_room)
+        waiting: Sequence[Record] = records
+        while waiting and self._fire_timers(partition, allowance):
+            waiting = self._process_some(partition, name, waiting, failures)
+            failures = 0
+        if waiting and partition.number not in self.stopped:
+            if failures:
+                self._backlog.hold(name, waiting, failures, 0.0)
+            else:
+                self._backlog.put_back(name, waiting)
+
+    def _process_some(
+        self, partition: Partition, name: str, records: Sequence[Record], failures: int
+    ) -> Sequence[Record]:
+        """Process records. Returns those that must wait until timers are fired."""
+        outputs_before, later = len(self.context.outputs), records[:0]
         try:
             handle = self._handle_cautiously if name in self.crashes.suspects else self._handle
             if self._meter is None:
@@ -416,17 +447,20 @@ class Task:
             done = len(records)
             if failures:
                 self._backlog.settle(name)
-        except (PoisonError, RetryError) as stopped:
+        except (PoisonError, RetryError, TimersDueError) as stopped:
             position = stopped.offset
             done = sum(record.offset() < stopped.offset for record in records)
             if isinstance(stopped, PoisonError):
                 self._stop(partition, records[done], stopped.error)
+            elif isinstance(stopped, TimersDueError):
+                later = records[done:]
             else:
                 self._backlog.hold(name, records[done:], stopped.failures, stopped.wait_s, stopped.reason)
         if done:
             self._passed(name, records, done, position)
         self._count_outputs(done, outputs_before)
         self._note_due(partition)
+        return later
 
     def _passed(self, name: str, records: Sequence[Record], done: int, position: int) -> None:
         """The first `done` records of an input belong to the open commit."""
@@ -453,6 +487,7 @@ class Task:
                 partition.times.clock if partition.times else None,
                 partition.histories,
                 partition.joins,
+                partition.timers,
             )
             self._processor.use(partition.dedup, partition.ahead, partition.times)
 
@@ -464,16 +499,31 @@ class Task:
     def _fire(self) -> bool:
         """Fire due steps, within the limits of `due_steps`. Returns whether any were fired."""
         least = 2 * sum(each.changes for each in self._touched.values()) - self._open_steps
-        room = self._narrowing.limit - self._open_records - self._open_steps
-        allowance = Allowance(self._environment.clock, least, room)
+        allowance = Allowance(self._environment.clock, least, self._step_room)
         for number in list(self._due):
             if self.full or not allowance.left:
                 break
             self._fire_steps(self._due.pop(number), allowance)
+        self._next_tick_ms = self._first_tick_ms()
         return allowance.done > 0
 
-    def _fire_steps(self, partition: Partition, allowance: Allowance) -> None:
-        """Fire due steps of a partition. If some are left, it is the last one in the next turn."""
+    def _fire_timers(self, partition: Partition, allowance: Allowance) -> bool:
+        """Fire the due timers of a partition, as far as possible. Returns whether a record may be processed now."""
+        if not _waits(partition):
+            return True
+        if self.full or not allowance.left:
+            return False
+        self._fire_steps(partition, allowance, timers=True)
+        return partition.number not in self.stopped and not self.full and not _waits(partition)
+
+    @property
+    def _step_room(self) -> int:
+        """How many due steps the open commit has room for. They fill half of it, so that records find room, too."""
+        limit = self._narrowing.limit
+        return min(limit - self._open_records, max(1, limit // 2)) - self._open_steps
+
+    def _fire_steps(self, partition: Partition, allowance: Allowance, *, timers: bool = False) -> None:
+        """Fire due steps of a partition, or only its timers. If some are left, it is the last one in the next turn."""
         if partition.steps is None:
             return
         before, outputs_before = allowance.done, len(self.context.outputs)
@@ -482,7 +532,8 @@ class Task:
             self._pace.opened()
         try:
             with self._meter.handling(self.id) if self._meter is not None else nullcontext():
-                partition.steps.fire(self._processor, allowance, self._narrowing.refused_step)
+                fire = partition.steps.fire_timers if timers else partition.steps.fire
+                fire(self._processor, allowance, self._narrowing.refused_step)
         except PoisonError as stopped:
             self._stop(partition, self.context.message, stopped.error)
         fired = allowance.done - before
@@ -491,11 +542,24 @@ class Task:
         self._count_outputs(fired, outputs_before)
         self._note_due(partition)
 
+    def _note_all_due(self) -> None:
+        """`_note_due` for all partitions."""
+        for each in self._partitions:
+            self._note_due(each)
+
+    def _first_tick_ms(self) -> int:
+        """The wall clock at the next tick of any partition; `NEVER_MS` without `every`."""
+        if not any(each.ticks is not None for each in self._partitions[:1]):
+            return NEVER_MS
+        going = [each.steps for each in self._partitions if each.number not in self.stopped]
+        return min((steps.next_tick_ms for steps in going if steps is not None), default=NEVER_MS)
+
     def _stop(self, partition: Partition, record: Record, error: PipelineError) -> None:
         """Process nothing of a partition from this record on. The others continue, as those of other tasks would."""
         self._backlog.drop(partition.names)
         self._due.pop(partition.number, None)
         self.stopped[partition.number] = error
+        self._next_tick_ms = self._first_tick_ms()
         self._hurry = True
         if self.poison is None:
             self._environment.log.error(
@@ -544,6 +608,8 @@ class Task:
         delta: dict[bytes, bytes | None] = {}
         for each in self._touched.values():
             delta.update(each.take_writes())
+            if each.steps is not None:
+                each.steps.plan()  # timers that were set by a function of a due step waited for this moment
             self._note_due(each)
         outputs = self.context.take_outputs()
         commit = Commit(

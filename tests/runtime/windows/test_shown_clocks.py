@@ -85,5 +85,7 @@ def test_a_record_of_a_group_with_windows_is_not_debugged() -> None:
     app.send(driver, "a", 5)
     driver.run()
     declared = declared_app(app.app)
-    with pytest.raises(InputError, match="has windows or event times, and its records cannot be debugged"):
+    with pytest.raises(
+        InputError, match="has windows, timers or event times, and its records cannot be debugged"
+    ):
         prepare(declared, declared.main, TASK, "events", 0, driver.environment())

@@ -171,16 +171,16 @@ def test_a_value_is_added_once_across_a_crash(step: Step, empty_disk: bool) -> N
     """The row contains the whole list, so applying an entry twice has no effect."""
     app = HistoryApp()
     driver = app.driver()
-    app.send(driver, "a", 5)
+    app.send(driver, "a", 25)
     driver.run()
-    app.send(driver, "a", 7)
+    app.send(driver, "a", 28)
     driver.crash_at(step)
     driver.run()
     assert driver.crashed
     driver.restart(empty_disk=empty_disk)
-    app.send(driver, "a", 9)
+    app.send(driver, "a", 35)
     driver.run()
-    assert app.read(driver) == [[5], [5, 7], [5, 7, 9]]
+    assert app.read(driver) == [[25], [25, 28], [25, 28, 35]]
 
 
 def test_a_reset_starts_over() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import (
     async_handlers,
     dedup,
+    expiry,
     handoff,
     latency,
     loads,
@@ -44,6 +45,7 @@ NAMES = (
     "latency",
     "async",
     "windows",
+    "expiry",
 )
 
 
@@ -83,7 +85,7 @@ def _run(given: list[str]) -> int:
         type=int,
         nargs="+",
         help="throughput, partitions: different keys (10,000); restart: table sizes (10,000 1,000,000 5,000,000); "
-        "restore: rows (1,500,000)",
+        f"restore: rows (1,500,000); expiry: rows ({expiry.KEYS:,})",
     )
     parser.add_argument(
         "--case",
@@ -128,6 +130,7 @@ def _run(given: list[str]) -> int:
             chosen.events or async_handlers.EVENTS, chosen.rounds or async_handlers.PAIRS
         ),
         "windows": lambda: windows.run(chosen.events or windows.EVENTS, rounds, keys),
+        "expiry": lambda: expiry.run((chosen.keys or [expiry.KEYS])[0]),
         "latency": lambda: latency.run(chosen.case or latency.CASES, rounds, chosen.against),
     }
     return max([runs[name]() for name in wanted])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from textwrap import dedent
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +94,49 @@ def test_the_stages_count_orders_and_customers(programs: Programs) -> None:
     assert driver.table(sales.order_counts) == {"ann": 2, "bob": 1}
     assert driver.table(sales.customer_counts) == {"DE": 1, "FR": 1}
     its_test.test_a_crash_between_stages_counts_no_record_twice()
+
+
+def test_rows_expire_as_their_page_says(programs: Programs) -> None:
+    """The page has an app and its test."""
+    _, its_test = programs.of(HOW_TO / "expiring-rows.md", "carts", "carts_test")
+    its_test.test_a_cart_is_forgotten_after_an_hour()
+
+
+def test_a_history_and_its_recipes_do_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipes are parts of handlers: each gets the values that its text names."""
+    program, late, pause, rate, highest, its_test = blocks(HOW_TO / "history.md", "python")
+    for name, source in (("cards", program), ("cards_test", its_test)):
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+        module = import_program(name, tmp_path, monkeypatch)
+    module.test_ten_minutes_are_over_after_ten_minutes()
+    cards = import_program("cards", tmp_path, monkeypatch)
+    too_late = cards.app.topic("too-late", key=str, value=cards.Payment)
+    seen: list[tuple[Any, ...]] = []
+
+    def recipes(event: Any, ctx: Any) -> None:
+        names = {
+            "event": event,
+            "ctx": ctx,
+            "recent": cards.recent,
+            "too_late": too_late,
+            "rates_by_currency": cards.recent,
+            "order": SimpleNamespace(currency=event.key, at_ms=event.value.at_ms),
+        }
+        for source in (late, pause, rate, highest):
+            exec(dedent(source), names)  # noqa: S102 - of the page
+        seen.append((names["pause_ms"], names["rate"], names["highest"]))
+
+    cards.app.handler(cards.payments)(recipes)
+    driver = TestDriver(cards.app)
+    now_ms = driver.clock.wall_ms()
+    for seconds, cents in ((0, 10), (60, 30), (90, 20), (-5_000, 40)):
+        at_ms = now_ms + seconds * 1000 - 3_600_000
+        driver.send(cards.payments, "4711", cards.Payment("4711", cents, at_ms))
+    driver.run()
+    assert seen[0] == (None, 10, [10, 10])
+    assert [each[0] for each in seen[1:3]] == [60_000, 30_000]
+    assert seen[2][2] == [30, 30, 20, 20, 10]
+    assert [event.value.cents for event in driver.outputs(too_late)] == [40]
 
 
 def test_joins_and_their_recipes_do_what_they_say(programs: Programs) -> None:

@@ -41,13 +41,14 @@ troubles = st.tuples(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=40)
 @given(
     history=st.lists(st.tuples(sends, troubles), min_size=1, max_size=4),
     tasks=st.sampled_from([1, PARTITIONS]),
     mutable=st.booleans(),
     deferred=st.booleans(),
     limit=st.sampled_from([1, 3, 1_000]),
+    checkpoints=st.booleans(),
 )
 def test_each_event_sees_the_rows_of_a_fold(
     history: list[tuple[list[tuple[int, str, int, int, str]], tuple[tuple[Step, int] | None, float, str]]],
@@ -55,11 +56,18 @@ def test_each_event_sees_the_rows_of_a_fold(
     mutable: bool,
     deferred: bool,
     limit: int,
+    checkpoints: bool,
 ) -> None:
     """Whatever crashes, and however many tasks there are; in the end, neither rows nor entries are left."""
     app = ExpiringApp(other=True, mutable=mutable)
     limits = WorkerSettings(
-        worker_id="test", max_poll_records=limit, max_records_per_commit=limit, cache_bytes=1_000
+        worker_id="test",
+        max_poll_records=limit,
+        max_records_per_commit=limit,
+        cache_bytes=1_000,
+        checkpoint_store="memory" if checkpoints else "",
+        checkpoint_interval_s=0.05,
+        checkpoint_journal_bytes=1,
     )
     driver = app.driver(partitions=PARTITIONS, tasks=tasks, deferred=deferred, settings=limits)
     now_ms, sent = [START_MS] * PARTITIONS, Counter[int]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from pipeline.app import declared_app
 from pipeline.cli.table_rows import find_table, rows_of
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, CorruptStateError
+from pipeline.runtime.restore.restore import catch_up
 from pipeline.runtime.task.due_steps import MOST
 from pipeline.runtime.task.task import Task
-from pipeline.testing import Step, TestDriver
+from pipeline.testing import MemoryBroker, Step, TestDriver
+from pipeline.testing.memory_store import MemoryStores
 from tests.support.runtime.expiring_app import TTL_S, ExpiringApp
 from tests.support.runtime.window_app import START_MS
 
@@ -261,6 +264,26 @@ def test_rows_wait_for_the_clock_of_a_backfill_when_the_time_to_live_is_added() 
     assert app.seen == [None, 0]
 
 
+@pytest.mark.parametrize("step", [Step.BEFORE_ACQUIRE, Step.AFTER_ENTRY, Step.AFTER_COMMIT, Step.AFTER_APPLY])
+@pytest.mark.parametrize("empty_disk", [False, True])
+def test_a_crash_leaves_all_rows_old_or_all_rows_new(step: Step, empty_disk: bool) -> None:
+    """The acquire entry has all of them."""
+    driver = Kept(None).driver(5)
+    app = Kept()
+    driver.restart(app=app.app)
+    driver.crash_at(step)
+    driver.run()
+    assert driver.crashed
+    assert app.on_disk(driver) == (10 if step is Step.AFTER_APPLY else 5)
+    driver.restart(empty_disk=empty_disk)
+    driver.run()
+    assert app.on_disk(driver) == 10
+    driver.send(app.events, "k3", -1, timestamp_ms=driver.clock.wall_ms())
+    driver.advance(200)
+    assert app.seen == [0]
+    assert app.on_disk(driver) == 0
+
+
 def test_the_time_to_live_can_be_removed_from_a_table() -> None:
     """What is over does not return. The entries of the index are removed."""
     driver = ExpiringApp().stopped_driver()
@@ -365,6 +388,29 @@ def test_as_many_rows_are_deleted_as_are_written(monkeypatch: pytest.MonkeyPatch
         driver.step()
         driver.clock.advance(1)
     assert app.on_disk(driver) <= 6 * 3 * 2
+
+
+def test_a_standby_takes_the_rows_over_with_their_times() -> None:
+    """Its copy is made from the journal, with the entries of the index, and never expires anything by itself."""
+    app = Kept()
+    driver = app.driver(0)
+    environment = replace(driver.environment(), stores=MemoryStores())
+    copy = None
+    for key, second in (("a", 0), ("b", 30), ("c", 61), ("a", 62)):
+        app.send(driver, key, second)
+        driver.run()
+        copy, _, _ = catch_up(TASK, MemoryBroker.cluster_id, copy, environment)
+        assert environment.stores.contents(TASK) == driver.stores.contents(TASK)  # type: ignore[attr-defined]
+    assert copy is not None
+    copy.close()
+    driver.restart()
+    driver.stores = environment.stores  # type: ignore[assignment]
+    for key, second in (("b", 91), ("b", 92), ("c", 120), ("a", 121)):
+        app.send(driver, key, -second)
+    driver.run()
+    assert app.seen[-4:] == [30, None, 61, 62]
+    driver.advance(200)
+    assert app.on_disk(driver) == 0
 
 
 def test_duplicates_do_not_extend_the_time() -> None:

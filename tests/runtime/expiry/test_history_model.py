@@ -40,7 +40,7 @@ troubles = st.tuples(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=40)
 @given(
     history=st.lists(st.tuples(sends, troubles), min_size=1, max_size=4),
     tasks=st.sampled_from([1, PARTITIONS]),

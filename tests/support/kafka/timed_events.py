@@ -36,10 +36,19 @@ class TimedEvents:
         directory: Where the worker keeps its state and its log.
         app: The app, as `pipeline worker` takes it. It gets the prefix as `COUNTS_PREFIX`.
         outputs: The topics that it writes, without the prefix.
+        inputs: The topics that it reads, without the prefix. An event is sent to one of them.
     """
 
-    def __init__(self, servers: str, prefix: str, directory: Path, app: str, outputs: Sequence[str]) -> None:
-        self.servers, self.prefix, self.app = servers, prefix, app
+    def __init__(
+        self,
+        servers: str,
+        prefix: str,
+        directory: Path,
+        app: str,
+        outputs: Sequence[str],
+        inputs: Sequence[str] = ("events",),
+    ) -> None:
+        self.servers, self.prefix, self.app, self._inputs = servers, prefix, app, inputs
         self.sent: dict[int, tuple[str, int]] = {}  # key and time of each event
         self.log = directory / "worker.log"
         self.state_dir = directory / "state"
@@ -47,7 +56,7 @@ class TimedEvents:
         self._worker: subprocess.Popen[bytes] | None = None
         self._reader = KafkaJournalReader(KafkaSettings(servers))
         cluster = KafkaCluster(KafkaSettings(servers))
-        cluster.create([TopicSpec(f"{prefix}-{name}", PARTITIONS) for name in ("events", *outputs)])
+        cluster.create([TopicSpec(f"{prefix}-{name}", PARTITIONS) for name in (*inputs, *outputs)])
         cluster.close()
 
     def send(self, count: int) -> None:
@@ -65,7 +74,7 @@ class TimedEvents:
             at_ms = BEGIN_MS + number * 20 - self._random.choice([0, 0, 0, 100, 300, 5_000])
             self.sent[number] = key, at_ms
             value = msgspec.json.encode({"n": number, "at_ms": at_ms})
-            producer.produce(f"{self.prefix}-events", value, key)
+            producer.produce(f"{self.prefix}-{self._random.choice(self._inputs)}", value, key)
         assert producer.flush(30) == 0
 
     def start(self) -> None:

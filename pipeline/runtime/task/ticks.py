@@ -1,7 +1,7 @@
 """The due times of `every` in one partition: `Ticks`, with a source of due steps for each name (`TickSource`).
 
 The next due time of each name is in one row of the partition, with the wall clock of the last call. So a time gives one
-call, whoever owns the task:
+call, whichever worker owns the task:
 
     wall = max(that of the last committed call, the system's clock)
 

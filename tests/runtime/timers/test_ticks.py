@@ -51,7 +51,7 @@ class TickApp:
 
 
 def test_the_function_is_called_at_multiples_of_the_period() -> None:
-    """Whoever owns the task, and whenever it was started."""
+    """Whichever worker owns the task, and whenever it was started."""
     app = TickApp()
     driver = app.driver()
     driver.send(app.events, "a", 5)

@@ -11,8 +11,10 @@ from pipeline.core.event_time import IDLE_S
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, HandlerError
 from pipeline.ports import TopicSpec
+from pipeline.runtime.task.task import Task
 from pipeline.testing import Step, TestDriver
 from tests.support.http.scrape import Scraper
+from tests.support.runtime.checkpointed import EAGER
 from tests.support.runtime.join_app import GRACE_S, WITHIN_S, JoinApp
 from tests.support.runtime.window_app import START_MS
 
@@ -298,6 +300,38 @@ def test_events_that_wait_longer_are_not_called_twice_if_the_time_is_raised() ->
     driver.run()
     assert longer.alone(driver) == [("left", 1), ("right", 2)]
     passed(driver, longer, 400)
+
+
+def test_a_reset_removes_waiting_events_and_their_index() -> None:
+    """Otherwise, an entry of a row that does not exist would be reached, or an event would be unmatched twice."""
+    app = JoinApp()
+    driver = app.driver()
+    app.order(driver, "a", 1, 0)
+    driver.run()
+    driver.reset()
+    driver.run()
+    assert driver.joins(app.join) == {("left", "a"): [1]}
+    passed(driver, app, 100)
+    assert app.alone(driver) == [("left", 1)]
+
+
+def test_waiting_events_are_in_checkpoints() -> None:
+    """A worker with an empty disk takes them from there: the journal before it is deleted."""
+    app = JoinApp()
+    driver = app.driver(settings=EAGER)
+    app.order(driver, "a", 1, 0)
+    app.order(driver, "b", 2, 0)
+    driver.run()
+    app.pay(driver, "b", 3, 1)
+    driver.run()
+    driver.advance(5)
+    task = driver.task()
+    assert isinstance(task, Task)
+    assert task.applied.checkpoints
+    driver.restart(empty_disk=True)
+    passed(driver, app, 100)
+    assert app.pairs(driver) == [(2, 3), (900, 901)]
+    assert app.alone(driver) == [("left", 1)]
 
 
 def test_inputs_of_a_join_must_be_co_partitioned() -> None:

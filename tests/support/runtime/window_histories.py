@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
 from pipeline.config import WorkerSettings
 from pipeline.core.event_time import IDLE_S
+from pipeline.core.names import GroupId, TaskId
 from pipeline.ports import Step
-from pipeline.testing import TestDriver
+from pipeline.runtime.restore.restore import catch_up
+from pipeline.testing import MemoryBroker, TestDriver
+from pipeline.testing.memory_store import MemoryStores
 from tests.support.runtime.steps import OWNER_STEPS
 from tests.support.runtime.window_app import START_MS, WindowApp
 
@@ -32,13 +35,17 @@ class Sent:
 
 @dataclass(frozen=True)
 class Trouble:
-    """What happens after the events. `wall_ms`: how far the wall clock is set back or forth."""
+    """What happens after the events. `wall_ms`: how far the wall clock is set back or forth.
+
+    `standby`: a worker whose copies were made from the journals continues, instead of the same one.
+    """
 
     crash: tuple[Step, int] | None
     empty_disk: bool
     pause_s: float
     wall_ms: int
     stop: bool
+    standby: bool
 
 
 events = st.lists(
@@ -59,6 +66,7 @@ troubles = st.builds(
     st.sampled_from([0.0, 0.0, 5.0, IDLE_S + 30.0]),
     st.sampled_from([0, 0, -30_000, 30_000, -600_000]),
     st.booleans(),
+    st.booleans(),
 )
 histories = st.lists(st.tuples(events, troubles), min_size=1, max_size=4)
 
@@ -73,7 +81,26 @@ def suffer(driver: TestDriver, trouble: Trouble) -> None:
     driver.advance(trouble.pause_s)
     if trouble.stop and not driver.crashed:
         driver.stop()
+    copies = _copies(driver) if trouble.standby else None
     driver.restart(empty_disk=trouble.empty_disk)
+    if copies is not None:
+        driver.stores = copies
+
+
+def _copies(driver: TestDriver) -> MemoryStores:
+    """The disk of a standby: a copy of each task that has a journal, as far as it is committed."""
+    stores = MemoryStores()
+    environment = replace(driver.environment(), stores=stores)
+    group = GroupId(driver.app.name, "main")
+    journal = driver.broker.describe(group.journal_topic)
+    reader = environment.journals()
+    for number in range(journal.partitions if journal is not None else 0):
+        task = TaskId(*group, number)
+        if reader.bounds(task.journal).stable_end > 0:
+            copy, _, _ = catch_up(task, MemoryBroker.cluster_id, None, environment)
+            if copy is not None:
+                copy.close()
+    return stores
 
 
 class WindowHistory:

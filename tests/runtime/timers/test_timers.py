@@ -136,6 +136,25 @@ def test_timers_survive_a_crash_and_a_lost_disk() -> None:
             assert app.armed(driver) == {}
 
 
+def test_a_reset_sets_and_fires_the_timers_again_with_the_same_effect_keys() -> None:
+    """The state starts empty, and the records are processed again in the order of event time."""
+    app = TimerApp()
+    driver = app.driver(partitions=2, tasks=1)
+    for partition in (0, 1):
+        app.send(driver, 0, f"a{partition}", 20, partition)
+        app.send(driver, 0, f"b{partition}", 500, partition)
+        app.send(driver, 30, partition=partition)
+    driver.run()
+    keys, shown = list(app.effect_keys), app.shown(driver)
+    driver.reset(partition=0)
+    driver.run()
+    assert app.armed(driver) == {"b0": 500, "b1": 500}
+    assert app.shown(driver) == [*shown, *shown]
+    assert len(app.shown(driver, 1)) == 4
+    assert set(app.effect_keys) == set(keys)
+    assert len(app.effect_keys) == 6
+
+
 def test_many_due_timers_drain_in_bounded_commits_while_others_continue() -> None:
     """After a pause, the input of their partition waits; that of other partitions does not."""
     app = TimerApp()

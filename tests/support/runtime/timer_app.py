@@ -43,10 +43,10 @@ class Happened(msgspec.Struct, frozen=True):
 class TimerApp:
     """The timers `alarms`, set by the topic `orders`; all that happens goes to `log`, under the key of the order."""
 
-    def __init__(self, *, batch: bool = False, **options: Any) -> None:
-        self.app = app = App("timers")
-        self.orders = app.topic("orders", key=str, value=Order)
-        self.log = app.topic("log", key=str, value=Happened)
+    def __init__(self, *, batch: bool = False, prefix: str = "", **options: Any) -> None:
+        self.app = app = App(f"{prefix}timers")
+        self.orders = app.topic(f"{prefix}orders", key=str, value=Order)
+        self.log = app.topic(f"{prefix}log", key=str, value=Happened)
         self.alarms = app.timers("alarms", key=str)
         self.fired = app.table("fired", key=str, value=int)
         self.sent: list[tuple[int, Order]] = []  # by partition

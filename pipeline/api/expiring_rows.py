@@ -236,7 +236,6 @@ class RuntimeExpiringTable(RuntimeTable[K, V]):
                 del self._slots[key]  # the sealed overlay has no row of it, and then the store has none
         self._finished = []
         self._undo.clear()  # no record can take the entries back
-        self._clock.next_due_ms = min(self._clock.next_due_ms, entries.next_ms)
         return writes
 
     def _alive(self, key: Any) -> Any:

@@ -233,6 +233,11 @@ class DeclaredTable(Table[K, V]):
         return f"{self.key.schema}->"
 
     @property
+    def key_codec(self) -> KeyCodec[Any]:
+        """The codec of the keys that users declare. The key of a row may have more."""
+        return self.key
+
+    @property
     def value_codec(self) -> ValueCodec[Any]:
         """The codec of the values that users declare. A row may have several of them."""
         return self.value

@@ -143,6 +143,11 @@ class DeclaredHistory(History[K, V], DeclaredTable[Any, Any]):
         return False
 
     @property
+    def key_codec(self) -> KeyCodec[Any]:
+        """The codec of the keys."""
+        return self.buckets.rows.key
+
+    @property
     def value_codec(self) -> ValueCodec[Any]:
         """The codec of one value."""
         return self.values
@@ -154,7 +159,11 @@ class DeclaredHistory(History[K, V], DeclaredTable[Any, Any]):
 
     def visible(self, data: bytes, clock: ClockState) -> bytes | None:
         """The row without the values that are too old; None if none are left."""
-        return values_since(data, max(clock.closed.get(self.name, 0), clock.clock_ms - self.keep_ms))
+        return values_since(data, self.closed_at(clock))
+
+    def closed_at(self, clock: ClockState) -> int:
+        """The mark at a stored state of the clock: values before this time are too old."""
+        return max(clock.closed.get(self.name, 0), clock.clock_ms - self.keep_ms)
 
     def converted(self, data: bytes, convert: Callable[[bytes], bytes]) -> bytes:
         """The row with other values at the same times."""
@@ -172,6 +181,12 @@ class DeclaredHistory(History[K, V], DeclaredTable[Any, Any]):
 
     def parse_key(self, text: str) -> HistoryKey:
         """The row of `KEY@TIME` of a command line: the bucket that contains the time. Raises InputError."""
+        key, time_ms = self.parse_place(text)
+        (end_ms,) = self.buckets.ends_at(time_ms)
+        return HistoryKey(key, end_ms)
+
+    def parse_place(self, text: str) -> tuple[Any, int]:
+        """Key and time of `KEY@TIME`, as `HistoryKey` is shown. Raises InputError."""
         key, _, when = text.rpartition("@")
         try:
             moment = datetime.fromisoformat(when)
@@ -182,8 +197,7 @@ class DeclaredHistory(History[K, V], DeclaredTable[Any, Any]):
                 f"{text!r} is not a row of {self.label}",
                 hint="write KEY@TIME, as in ann@2026-01-31T00:00:00Z",
             )
-        (end_ms,) = self.buckets.ends_at(round(moment.timestamp() * 1000))
-        return HistoryKey(parse_key(self.buckets.rows.key, key), end_ms)
+        return parse_key(self.buckets.rows.key, key), round(moment.timestamp() * 1000)
 
 
 def _bucket_key(key: KeyCodec[Any]) -> KeyCodec[HistoryKey]:

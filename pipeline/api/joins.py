@@ -19,6 +19,7 @@ from pipeline.api.bindings import Binding, check_pair_function
 from pipeline.api.context import Context
 from pipeline.api.declarations import LONGEST_TTL_S, DeclaredTable, DeclaredTopic, StepTopic
 from pipeline.api.event import Event
+from pipeline.api.keys import KeyCodec, parse_key
 from pipeline.core.joins import JOIN_SCHEMA, unpack_events
 from pipeline.core.records import Record
 from pipeline.errors import ConfigError
@@ -211,6 +212,16 @@ class JoinSide(DeclaredTable[Any, Any]):
     def is_table(self) -> bool:
         """No handler opens it."""
         return False
+
+    @property
+    def key_codec(self) -> KeyCodec[Any]:
+        """The codec of the keys of both topics."""
+        codec: KeyCodec[Any] = self.topic.key
+        return codec
+
+    def parse_key(self, text: str) -> Any:
+        """A key from the command line. Raises InputError."""
+        return parse_key(self.topic.key, text)
 
     def time_of(self, record: Record) -> int:
         """The event time of an unmatched event, which may be a replay. Raises what the user's function raises."""

@@ -18,12 +18,12 @@ def partition_of_row(group: DeclaredGroup, table: DeclaredTable[Any, Any], key: 
     Raises InputError if no input has keys of the table's type: then only the handlers know the partition.
     """
     for topic in group.inputs:
-        if topic.key.schema == table.key.schema:
+        if topic.key.schema == table.key_codec.schema:
             encoded = topic.key.encode(key)
             if encoded is not None:
                 return partition_of(encoded, partitions)
     raise InputError(
-        f"no input of group {table.group} has keys of the type of table {table.name}, so the partition of a row is not "
+        f"no input of group {table.group} has keys of the type of {table.label}, so the partition of a row is not "
         "known",
         hint="pass partition=, the partition of the record whose handler wrote the row",
     )

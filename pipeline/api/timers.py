@@ -112,6 +112,11 @@ class DeclaredTimers(Timers[K], DeclaredTable[Any, int]):
         """`ctx.timers` opens them."""
         return False
 
+    @property
+    def key_codec(self) -> KeyCodec[Any]:
+        """The codec of the keys."""
+        return self.rows.key
+
     def parse_key(self, text: str) -> Any:
         """A key from the command line. Raises InputError."""
         return parse_key(self.rows.key, text)

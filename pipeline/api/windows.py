@@ -24,7 +24,7 @@ from pipeline.api.codecs import ValueCodec
 from pipeline.api.declarations import LONGEST_TTL_S, DeclaredTable, DeclaredTopic, StepTopic
 from pipeline.api.encode_errors import REFUSALS
 from pipeline.api.keys import KeyCodec, parse_key
-from pipeline.core.event_time import WINDOW_SCHEMA
+from pipeline.core.event_time import WINDOW_SCHEMA, ClockState
 from pipeline.core.records import iso_time
 from pipeline.core.sessions import pack_sessions, unpack_sessions
 from pipeline.errors import ConfigError, InputError
@@ -302,6 +302,20 @@ class DeclaredWindow(Window[K, V], DeclaredTable[Any, Any]):
         """`ctx.window` opens it."""
         return False
 
+    @property
+    def key_codec(self) -> KeyCodec[Any]:
+        """The codec of the keys."""
+        return self.own_key
+
+    @property
+    def value_codec(self) -> ValueCodec[Any]:
+        """The codec of one value."""
+        return self.own_value
+
+    def closed_at(self, clock: ClockState) -> int:
+        """The mark at a stored state of the clock: what is due up to this time is closed."""
+        return max(clock.closed.get(self.name, 0), clock.clock_ms - self.grace_ms)
+
     def initial(self) -> V:
         """The value of a key that was not assigned: a new object if it can change."""
         return self.default if self.own_value.immutable else self.own_value.decode(self.default_data)
@@ -371,11 +385,6 @@ class SessionWindow(DeclaredWindow[K, V]):
         self.gap_ms: int = size.gap_ms
         self.merge: Callable[[V, V], V] = size.merge
         self.rows: WindowRows[K, Any] = WindowRows(group, name, key, value)
-
-    @property
-    def value_codec(self) -> ValueCodec[Any]:
-        """The codec of one value."""
-        return self.own_value
 
     def converted(self, data: bytes, convert: Callable[[bytes], bytes]) -> bytes:
         """The row with other values of the same sessions."""

@@ -110,7 +110,9 @@ def show(
     key: Annotated[
         str | None,
         typer.Argument(
-            metavar="[KEY]", help="Only this key. Write a tuple as JSON. Of a window: KEY, or KEY@START."
+            metavar="[KEY]",
+            help="Only this key. Write a tuple as JSON. Of a window or a history: KEY, KEY@START or "
+            "KEY@TIME.",
         ),
     ] = None,
     app: AppOption = "",

@@ -13,7 +13,7 @@ from pipeline.api.declarations import DeclaredTable
 from pipeline.api.histories import DeclaredHistory
 from pipeline.api.keys import parse_key
 from pipeline.api.table import ReadableStore, table_prefix
-from pipeline.api.windows import END_BYTES, AlignedWindow, SessionWindow
+from pipeline.api.windows import END_BYTES, AlignedWindow, DeclaredWindow
 from pipeline.cli.lookup import journaled_tasks
 from pipeline.cli.options import print_json, print_message
 from pipeline.cli.past import PastPlace, moment_of, reach_of, restored, say_origin
@@ -66,6 +66,17 @@ def find_table(app: DeclaredApp, name: str) -> DeclaredTable[Any, Any]:
     ]
     if len(found) == 1:
         return found[0]
+    sides = [
+        f"{side.group}.{side.name}"
+        for group in app.groups
+        for join in group.joins.values()
+        for side in join.sides
+        if join.name == table_name and group_name in {"", group.name}
+    ]
+    if sides:
+        raise InputError(
+            f"join {table_name} has a table for each side", hint=f"show one of them: {' or '.join(sides)}"
+        )
     known = ", ".join(f"{d.group}.{d.name}" for group in app.groups for d in group.tables.values())
     what = "several groups have a table" if found else f"app {app.name} has no table"
     raise InputError(f"{what} {name}", hint=f"its tables: {known or 'none'}")
@@ -81,8 +92,8 @@ def rows_of(
 ) -> Iterator[TableRow]:
     """The rows of a table in the state of a task, or those of `key`; of a window, also those of a key in all windows.
 
-    Of a history, each value is a row. What is over at the clock of the state is left out, whether it is deleted or not.
-    Raises ConfigError if another schema wrote it.
+    Of a history, each value is a row; `KEY@TIME` names those of one time. What is over at the clock of the state is
+    left out, whether it is deleted or not. Raises ConfigError if another schema wrote it.
     """
     data = state.position()
     if data is None:
@@ -90,19 +101,17 @@ def rows_of(
     identity = decode_position(data, f"task {task}").identity
     _check_schema(definition, identity.tables)
     partitions = identity_partitions(identity, task.number)
-    start_ms: int | None = None
-    if isinstance(definition, SessionWindow) and key is not None:
+    time_ms: int | None = None
+    if isinstance(definition, DeclaredWindow | DeclaredHistory) and key is not None:
         with suppress(InputError):  # a key may contain an @, too
-            start_ms = definition.parse_place(key)[1]
+            time_ms = definition.parse_place(key)[1]
             key = key.rpartition("@")[0]
     for partition, begin in zip(partitions, row_prefixes(identity, task.number), strict=True):
         prefix = begin + table_prefix(definition.name)
         if key is None:
             found = state.scan(prefix)
-        elif isinstance(definition, DeclaredHistory):
-            found = _of_key(state, prefix, definition.buckets.rows, key)
-        elif isinstance(definition, AlignedWindow) and "@" not in key:
-            found = _of_key(state, prefix, definition.rows, key)
+        elif isinstance(definition, AlignedWindow | DeclaredHistory):
+            found = _of_key(state, prefix, definition, key)
         else:
             wanted = begin + full_key_of(definition, key)
             stored = state.get(wanted)
@@ -114,15 +123,16 @@ def rows_of(
                 continue
             where = {"task": task.number, "partition": partition}
             for row_key, value in definition.shown(full_key[len(prefix) :], visible):
-                if start_ms is None or row_key.start_ms == start_ms:
+                if time_ms is None or row_key[1] == time_ms:  # of a WindowKey or a HistoryKey
                     yield TableRow(where, row_key, value, len(partitions) > 1)
 
 
 def _of_key(
-    state: _State, prefix: bytes, rows: DeclaredTable[Any, Any], key: str
+    state: _State, prefix: bytes, definition: DeclaredTable[Any, Any], key: str
 ) -> Iterator[tuple[bytes, bytes]]:
     """The stored rows of a key, whatever their ends are."""
-    suffix = rows.key.encode(parse_key(rows.key, key)) or b""
+    codec = definition.key_codec
+    suffix = codec.encode(parse_key(codec, key)) or b""
     return (row for row in state.scan(prefix) if row[0][len(prefix) + END_BYTES :] == suffix)
 
 

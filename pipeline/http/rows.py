@@ -1,9 +1,12 @@
 """`/api/rows/GROUP/TABLE?key=KEY`: the committed row of a key, from the worker that owns its task: `RowDocuments`.
 
+Of a window, `&at_ms=TIME` names the windows; of a history, `&from_ms=TIME&to_ms=TIME` names the values. The answer then
+has `rows`.
+
 | status | meaning |
 | --- | --- |
 | 200 | the row, or `found: false` |
-| 400 | the key or the partition is missing or wrong |
+| 400 | the key, the partition or a time is missing or wrong |
 | 404 | this worker does not run the group, or the group does not have the table |
 | 421 | another worker owns the task: `worker`, `address` |
 | 503 | no worker is known to own the task, or this worker is starting |
@@ -20,9 +23,12 @@ import msgspec
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import DeclaredTable
+from pipeline.api.encode_errors import LATEST_MS
 from pipeline.api.group import DeclaredGroup
+from pipeline.api.histories import DeclaredHistory
 from pipeline.api.keys import parse_key
 from pipeline.api.row_places import partition_of_row
+from pipeline.api.timed_rows import TimedRow, Times, has_times
 from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import InputError
 from pipeline.http.application import Answer, Request, failed, json_answer
@@ -58,12 +64,13 @@ class RowDocuments:
             if partitions is None:
                 return failed(HTTPStatus.SERVICE_UNAVAILABLE, "the worker is starting", "try again")
             partition, key = _place(group, table, request, partitions)
+            times = _times(table, request) if has_times(table) else None
         except LookupError as error:
             hint = f"request {ROWS}GROUP/TABLE?key=KEY from a worker that runs the group"
             return failed(HTTPStatus.NOT_FOUND, str(error.args[0]), hint)
         except (InputError, ValueError) as error:
             return _bad_request(error)
-        found = queries.find(group.name, table, partition, key)
+        found = queries.find(group.name, table, partition, key, times)
         if isinstance(found, FoundRow):
             return json_answer(self._document(table, partition, found))
         return _elsewhere(found)
@@ -76,7 +83,7 @@ class RowDocuments:
         if group is None:
             similar = did_you_mean(group_name, groups)
             raise LookupError(f"this worker does not run a group {group_name!r}{similar}")
-        tables = {name: table for name, table in group.tables.items() if table.is_table}
+        tables = {name: table for name, table in group.tables.items() if table.is_table or has_times(table)}
         table = tables.get(table_name)
         if table is None:
             similar = did_you_mean(table_name, tables)
@@ -84,11 +91,12 @@ class RowDocuments:
         return group, table
 
     def _document(self, table: DeclaredTable[Any, Any], partition: int, found: FoundRow) -> dict[str, object]:
-        data = found.data
+        if found.rows is None:
+            row = _value(table, found.data)
+        else:
+            row = {"rows": [{**_when(table, each), **_value(table, each.data)} for each in found.rows]}
         return {
-            "found": data is not None,
-            "value": None if data is None else _readable(table, data),
-            "value_base64": None if data is None else b64encode(data).decode(),
+            **row,
             "task": f"{found.task.group}/{found.task.number}",
             "partition": partition,
             "seq": found.seq,
@@ -112,10 +120,10 @@ def _place(
     try:
         if "key_base64" in query:
             encoded = urlsafe_b64decode(query["key_base64"])
-            key = table.key.decode(encoded)
+            key = table.key_codec.decode(encoded)
         elif "key" in query:
-            key = parse_key(table.key, query["key"])
-            encoded = table.key.encode(key) or b""
+            key = parse_key(table.key_codec, query["key"])
+            encoded = table.key_codec.encode(key) or b""
         else:
             raise InputError("the request names no key", hint="add ?key=KEY")
     except (Base64Error, msgspec.DecodeError, TypeError) as error:
@@ -151,9 +159,40 @@ def _elsewhere(found: Elsewhere | None) -> Answer:
     return json_answer(document, HTTPStatus.MISDIRECTED_REQUEST)
 
 
+def _times(table: DeclaredTable[Any, Any], request: Request) -> Times:
+    """The times of a request. Raises InputError."""
+    names = ("from_ms", "to_ms") if isinstance(table, DeclaredHistory) else ("at_ms", "at_ms")
+    found = []
+    for name in names:
+        text = request.query.get(name)
+        if text is None:
+            raise InputError(
+                f"{table.label} is read by time, and the request has no {name}",
+                hint=f"add &{name}=TIME, in milliseconds since the epoch",
+            )
+        if not (text.isascii() and text.isdecimal()) or (time_ms := int(text[:20])) > LATEST_MS:
+            raise InputError(f"{name} is {text!r}; it must be a time in milliseconds since the epoch")
+        found.append(time_ms)
+    return Times(found[0], found[1])
+
+
+def _when(table: DeclaredTable[Any, Any], row: TimedRow) -> dict[str, object]:
+    if isinstance(table, DeclaredHistory):
+        return {"time_ms": row.start_ms}
+    return {"start_ms": row.start_ms, "end_ms": row.end_ms}
+
+
+def _value(table: DeclaredTable[Any, Any], data: bytes | None) -> dict[str, object]:
+    return {
+        "found": data is not None,
+        "value": None if data is None else _readable(table, data),
+        "value_base64": None if data is None else b64encode(data).decode(),
+    }
+
+
 def _readable(table: DeclaredTable[Any, Any], data: bytes) -> Any:
     """The value as JSON; None if JSON cannot express it."""
-    value = table.value.decode(data)
+    value = table.value_codec.decode(data)
     try:
         return msgspec.Raw(msgspec.json.encode(value))
     except (TypeError, ValueError, OverflowError):

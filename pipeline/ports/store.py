@@ -114,6 +114,13 @@ class Store(Protocol):
         """
         ...
 
+    def first_row(self, prefix: bytes, start: bytes) -> tuple[bytes, bytes] | None:
+        """The first row with this prefix from `start` on; None if there is none, or if the state was closed.
+
+        Any thread may call this.
+        """
+        ...
+
     def snapshot(self) -> Snapshot:
         """A snapshot of the values and the position. May run concurrently with reads and an `apply`.
 

@@ -1,4 +1,4 @@
-"""`Reader`: reads committed rows of an app's tables from its workers, for any program.
+"""`Reader`: reads committed rows of an app's tables, windows and histories from its workers, for any program.
 
     1 partition   compute it from the key, as Kafka's clients do; it determines the task
     2 owner       find the worker that owns the task, and the address of its HTTP port, in the workers' topic
@@ -17,16 +17,20 @@ import time
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from contextlib import closing
+from functools import reduce
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar, overload
 from urllib.parse import urlencode
 
 import msgspec
 
 from pipeline.api.declarations import DeclaredTable, Table
-from pipeline.api.encode_errors import REFUSALS, refuse_key
+from pipeline.api.encode_errors import LATEST_MS, REFUSALS, refuse_key
+from pipeline.api.histories import DeclaredHistory, History
 from pipeline.api.row_places import partition_of_row
+from pipeline.api.timed_rows import has_times
+from pipeline.api.windows import DeclaredWindow, SessionWindow, Window
 from pipeline.app import App, declared_app
 from pipeline.config import Settings, load_settings
 from pipeline.core.departures import HttpAddress
@@ -72,14 +76,31 @@ class Answer(NamedTuple, Generic[V]):
     age_s: float
 
 
+class _TimedRow(msgspec.Struct):
+    """A window, or a value of a history at `time_ms`."""
+
+    value_base64: str | None
+    time_ms: int = 0
+
+
+class _Wanted(NamedTuple):
+    """The options of a request: see `Reader.get`."""
+
+    after: Delivery | Delivered | None
+    partition: int | None
+    max_age_s: float | None
+    timeout_s: float
+
+
 class _Row(msgspec.Struct):
     """The answer of a worker."""
 
-    found: bool
-    value_base64: str | None
     seq: int
     positions: dict[str, int]
     age_s: float
+    found: bool = False
+    value_base64: str | None = None
+    rows: list[_TimedRow] = []  # of a window or a history
 
 
 class _Owners(NamedTuple):
@@ -93,7 +114,7 @@ _decode_row = msgspec.json.Decoder(_Row).decode
 
 
 class Reader:
-    """Reads rows of an app's tables through the HTTP ports of its workers. Any thread may use it.
+    """Reads rows of tables, windows and histories of an app from the HTTP ports of its workers. Any thread may use it.
 
     Each worker needs an HTTP port that this program can reach, and the same token as this program. Values are always
     committed.
@@ -120,6 +141,7 @@ class Reader:
         self._idle: dict[str, list[http.client.HTTPConnection]] = {}
         self._closed = False
 
+    @overload
     def get(
         self,
         table: Table[K, V],
@@ -130,12 +152,42 @@ class Reader:
         partition: int | None = None,
         max_age_s: float | None = None,
         timeout_s: float = 5.0,
+    ) -> Answer[V]: ...
+
+    @overload
+    def get(
+        self,
+        table: Window[K, V],
+        key: K,
+        /,
+        *,
+        at_ms: int,
+        after: Delivery | Delivered | None = None,
+        partition: int | None = None,
+        max_age_s: float | None = None,
+        timeout_s: float = 5.0,
+    ) -> Answer[V]: ...
+
+    def get(
+        self,
+        table: Table[K, V] | Window[K, V],
+        key: K,
+        /,
+        *,
+        at_ms: int | None = None,
+        after: Delivery | Delivered | None = None,
+        partition: int | None = None,
+        max_age_s: float | None = None,
+        timeout_s: float = 5.0,
     ) -> Answer[V]:
-        """Read the committed value of a key.
+        """Read the committed value of a key, in a table or in an open window.
 
         Args:
-            table: What `app.table(...)` or `group.table(...)` returned.
-            key: A key of the table's key type.
+            table: What `app.table(...)`, `app.window(...)`, or the same method of a group returned.
+            key: A key of its key type.
+            at_ms: For a window only: a time in it, in milliseconds since the epoch. As for `ctx.window(...).get`: of
+                several windows, the open one that ends first counts; of sessions, the one that an event at this time
+                would belong to.
             after: What `Producer.send` returned for a record of an input of the table's group. The answer contains the
                 effect of this record.
             partition: The partition of the record whose handler wrote the row. It is needed if no input of the group
@@ -144,12 +196,12 @@ class Reader:
             timeout_s: How long to try, in seconds.
 
         Returns:
-            The answer. Its value is None if the key has no row.
+            The answer. Its value is None if the key has no row, or if the windows at this time are closed.
 
         Raises:
             TypeError: The key has a wrong type.
             ConfigError: The table is not one of the app, the topic of `after` is not an input of the table's group, the
-                group was never started, or the reader is closed.
+                group was never started, the reader is closed, or `at_ms` is missing or does not apply.
             InputError: `partition` is needed.
             QueryError: No worker gave an answer that is new enough in time, or a worker refused the request.
             UnreachableError: Kafka does not answer.
@@ -157,19 +209,97 @@ class Reader:
         Example:
             ```python
             answer = reader.get(totals, "ann", timeout_s=1.0)
+            so_far = reader.get(hourly, "ann", at_ms=now_ms)
             ```
         """
-        until_s = time.monotonic() + timeout_s
+        wanted = _Wanted(after, partition, max_age_s, timeout_s)
+        declared: Any = table
+        definition = self._declared(declared)
+        if isinstance(definition, DeclaredHistory):
+            raise ConfigError(f"{definition.label} has many values for a key", hint="read them with between")
+        if not isinstance(definition, DeclaredWindow):
+            if at_ms is not None:
+                raise ConfigError(
+                    f"{definition.label} has no windows, so at_ms does not apply", hint="leave it out"
+                )
+            row = self._answer(definition, key, {}, wanted)
+            value = definition.value.decode(b64decode(row.value_base64 or "")) if row.found else None
+            return Answer(value, row.seq, row.age_s)
+        if at_ms is None:
+            raise ConfigError(
+                f"{definition.label} has a value for each period", hint="pass at_ms=, a time in it"
+            )
+        row = self._answer(definition, key, {"at_ms": _checked_ms("at_ms", at_ms)}, wanted)
+        return Answer(_window_value(definition, row), row.seq, row.age_s)
+
+    def between(
+        self,
+        history: History[K, V],
+        key: K,
+        from_ms: int,
+        to_ms: int,
+        /,
+        *,
+        after: Delivery | Delivered | None = None,
+        partition: int | None = None,
+        max_age_s: float | None = None,
+        timeout_s: float = 5.0,
+    ) -> Answer[list[tuple[int, V]]]:
+        """Read the committed values of a key in a range of event time.
+
+        Args:
+            history: What `app.history(...)` or `group.history(...)` returned.
+            key: A key of the history's key type.
+            from_ms: The first time, in milliseconds since the epoch.
+            to_ms: The last time. It is included.
+            after: As for `get`.
+            partition: As for `get`.
+            max_age_s: As for `get`.
+            timeout_s: As for `get`.
+
+        Returns:
+            The answer. Its value is a list of (time in ms, value) in order of time; empty if there are no such values,
+            or if they are older than `keep_s`.
+
+        Raises:
+            TypeError: The key has a wrong type.
+            ConfigError: As for `get`.
+            InputError: `partition` is needed.
+            QueryError: As for `get`.
+            UnreachableError: Kafka does not answer.
+
+        Example:
+            ```python
+            hour = reader.between(recent, "ann", now_ms - 3_600_000, now_ms).value
+            ```
+        """
+        declared: Any = history
+        definition = self._declared(declared)
+        if not isinstance(definition, DeclaredHistory):
+            raise ConfigError(f"{definition.label} is not a history", hint="read it with get")
+        times = {"from_ms": _checked_ms("from_ms", from_ms), "to_ms": _checked_ms("to_ms", to_ms)}
+        row = self._answer(definition, key, times, _Wanted(after, partition, max_age_s, timeout_s))
+        decode = definition.value_codec.decode
+        values = [(each.time_ms, decode(b64decode(each.value_base64 or ""))) for each in row.rows]
+        return Answer(values, row.seq, row.age_s)
+
+    def _answer(
+        self, definition: DeclaredTable[Any, Any], key: object, times: Mapping[str, int], wanted: _Wanted
+    ) -> _Row:
+        """The answer of the owner, once it is as new as it must be. Raises as `get` does."""
+        until_s = time.monotonic() + wanted.timeout_s
         pause_s = _REFRESH_S
-        deadline = Deadline(SystemClock(), timeout_s, lambda: pause_s)
-        definition = self._declared(table)
+        deadline = Deadline(SystemClock(), wanted.timeout_s, lambda: pause_s)
         encoded = _encoded(definition, key)
         partitions, tasks = self._counts_of(definition.group)
+        partition, max_age_s = wanted.partition, wanted.max_age_s
         if partition is None:
             partition = partition_of_row(self._group(definition.group), definition, key, partitions)
         task = TaskId(self._app.name, definition.group, partition % tasks)
-        place = self._place(definition, after, until_s)
-        query = urlencode({"key_base64": urlsafe_b64encode(encoded).decode(), "partition": partition})
+        place = self._place(definition, wanted.after, until_s)
+        query = urlencode(
+            {"key_base64": urlsafe_b64encode(encoded).decode(), "partition": partition, **times}
+        )
         path = f"/api/rows/{definition.group}/{definition.name}?{query}"
         why = "no worker has answered"
         while True:
@@ -178,8 +308,7 @@ class Reader:
             if row is not None:
                 passed = place is None or row.positions.get(place[0], 0) > place[1]
                 if passed and (max_age_s is None or row.age_s <= max_age_s):
-                    value = definition.value.decode(b64decode(row.value_base64 or "")) if row.found else None
-                    return Answer(value, row.seq, row.age_s)
+                    return row
                 why = (
                     f"the record of after=, {place[0]} offset {place[1]}, is not processed yet"
                     if place is not None and not passed
@@ -188,7 +317,7 @@ class Reader:
             pause_s = _AGAIN_S if row is not None else _REFRESH_S
             if not deadline.pause():
                 raise QueryError(
-                    f"table {definition.group}.{definition.name}: no answer for task {task} in {timeout_s:g} s: {why}",
+                    f"{definition.label}: no answer for task {task} in {wanted.timeout_s:g} s: {why}",
                     hint=f"run pipeline status {self._app.name}, or raise timeout_s",
                 )
 
@@ -216,11 +345,11 @@ class Reader:
             raise ConfigError("the reader is closed", hint="create another one: Reader(app)")
         for group in self._app.groups:
             for definition in group.tables.values():
-                if definition is table and definition.is_table:
+                if definition is table and (definition.is_table or has_times(definition)):
                     return definition
         raise ConfigError(
             f"{table!r} is not a table of app {self._app.name}",
-            hint="pass what app.table(...) or group.table(...) returned",
+            hint="pass what app.table(...), app.window(...) or app.history(...) returned",
         )
 
     def _group(self, name: str) -> Any:
@@ -235,7 +364,7 @@ class Reader:
         inputs = [topic.name for topic in self._group(table.group).inputs]
         if after.topic not in inputs:
             raise ConfigError(
-                f"topic {after.topic} is not an input of group {table.group}, to which table {table.name} belongs",
+                f"topic {after.topic} is not an input of group {table.group}, to which {table.label} belongs",
                 hint=f"its inputs: {', '.join(inputs)}. For a table of a later group, call get without after=",
             )
         done = after if isinstance(after, Delivered) else after.result(max(0.0, until_s - time.monotonic()))
@@ -360,13 +489,33 @@ class Reader:
 
 def _encoded(table: DeclaredTable[K, Any], key: K) -> bytes:
     """The encoded key. Raises TypeError, ValueError."""
+    codec = table.key_codec
     try:
-        encoded = table.key.encode(key)
+        encoded = codec.encode(key)
     except REFUSALS as error:
-        refuse_key(error, f"table {table.group}.{table.name}", table.key, key)
+        refuse_key(error, table.label, codec, key)
     if encoded is None:
         raise TypeError("a table's key cannot be None")
     return encoded
+
+
+def _checked_ms(name: str, time_ms: object) -> int:
+    """A time of a request, which is 0 or more. Raises ConfigError."""
+    if type(time_ms) is not int:
+        raise ConfigError(f"{name} is {time_ms!r}; it must be a whole number of milliseconds since the epoch")
+    return min(max(time_ms, 0), LATEST_MS)
+
+
+def _window_value(window: DeclaredWindow[Any, V], row: _Row) -> V | None:
+    """The value of the window that ends first, or of the sessions that would become one."""
+    values: list[Any] = [
+        None if each.value_base64 is None else window.own_value.decode(b64decode(each.value_base64))
+        for each in row.rows
+    ]
+    if not values:
+        return None
+    value: V | None = reduce(window.merge, values) if isinstance(window, SessionWindow) else values[0]
+    return value
 
 
 def _problem(body: bytes) -> dict[str, Any]:

@@ -54,14 +54,17 @@ class RocksView:
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """The keys with this prefix from `start` on, in byte order, from a consistent view. Never the position."""
+        scan = self._new_scan(prefix, start)
+        self._scans.add(scan)
+        return scan
+
+    def _new_scan(self, prefix: bytes, start: bytes) -> _Scan:
         try:
             iterator = self._database.iter()
             iterator.seek(max(prefix, start, _FIRST_USER_KEY))
         except Exception as error:
             raise use_failure(self._path, "scanned", error) from error
-        scan = _Scan(iterator, prefix, self._path)
-        self._scans.add(scan)
-        return scan
+        return _Scan(iterator, prefix, self._path)
 
     def position(self) -> bytes | None:
         return self.get(_POSITION)
@@ -120,6 +123,16 @@ class RocksStore(RocksView):
         """The position and the value of a key, which is at least as new; None if the state was closed."""
         with self._ending:  # the client would refuse to close a database during a request
             return None if self.closed else (self.position(), self.get(key))
+
+    def first_row(self, prefix: bytes, start: bytes) -> tuple[bytes, bytes] | None:
+        """The first row with this prefix from `start` on; None if there is none, or if the state was closed."""
+        with self._ending:
+            if self.closed:
+                return None
+            scan = self._new_scan(prefix, start)
+            found = next(scan, None)
+            scan.end()
+            return found
 
     def snapshot(self) -> RocksSnapshot:
         """A snapshot of the values and the position. Raises CorruptStateError, also if the state was closed."""

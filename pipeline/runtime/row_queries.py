@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pipeline.api.declarations import DeclaredTable
 from pipeline.api.table import table_prefix
+from pipeline.api.timed_rows import TimedRow, Times, timed_rows
 from pipeline.core.event_time import clock_key, unpack_state
 from pipeline.core.inputs import row_prefix
 from pipeline.core.names import TaskId, TopicPartition
@@ -25,6 +26,7 @@ __all__ = ["Elsewhere", "FoundRow", "RowQueries"]
 class FoundRow(NamedTuple):
     """The answer for a key; `data` is None if the key has no row.
 
+    `rows`: of a window or a history, what was found at the requested times; None of a table.
     `seq`: the row contains the effects of all entries of the task's journal up to this one, and maybe of later ones.
     `positions`: the next offset of each input at that entry. `age_s`: since the worker last knew that it owned it.
     """
@@ -34,6 +36,7 @@ class FoundRow(NamedTuple):
     seq: int
     positions: Mapping[TopicPartition, int]
     age_s: float
+    rows: Sequence[TimedRow] | None = None
 
 
 class Elsewhere(NamedTuple):
@@ -66,9 +69,17 @@ class RowQueries:
         return run.plan.partitions if run is not None else None
 
     def find(
-        self, group: str, table: DeclaredTable[Any, Any], partition: int, key: bytes
+        self,
+        group: str,
+        table: DeclaredTable[Any, Any],
+        partition: int,
+        key: bytes,
+        times: Times | None = None,
     ) -> FoundRow | Elsewhere | None:
-        """The row of an encoded key; None if this worker does not run the group. Raises CorruptStateError."""
+        """The row of an encoded key; None if this worker does not run the group. Raises CorruptStateError.
+
+        `times`: of a window or a history, which rows.
+        """
         run = self._run(group)
         if run is None:
             return None
@@ -76,12 +87,17 @@ class RowQueries:
         if isinstance(task, Task):
             begin = row_prefix(partition) if run.plan.identity.tasks else b""
             owned_at_s = task.owned_at_s
-            found = _read(task, table, begin, key)
+            found = _read(task, table, begin, key) if times is None else None
+            timed = _read_timed(task, table, begin, key, times) if times is not None else None
+            if timed is not None:
+                found = timed[0], None
             if found is not None:
                 position = decode_position(found[0], f"task {task.id}")
                 inputs = run.plan.names_of(task.id.number)
                 positions = inputs.places(position.positions)
-                return FoundRow(task.id, found[1], position.seq, positions, self._monotonic_s() - owned_at_s)
+                age_s = self._monotonic_s() - owned_at_s
+                rows = timed[1] if timed is not None else None
+                return FoundRow(task.id, found[1], position.seq, positions, age_s, rows)
         wanted = TaskId(run.plan.id.app, group, run.plan.task_of(partition))
         return Elsewhere(wanted, *self._ownership().place_of(wanted))
 
@@ -107,3 +123,38 @@ def _read(
     if row[1] is None:
         return clock[0], None
     return clock[0], table.visible(row[1], unpack_state(clock[1], f"task {task.id}"))
+
+
+class _Rows:
+    """Reads of a task's state, on a thread of the HTTP port."""
+
+    def __init__(self, task: Task) -> None:
+        self._store = task.store
+
+    def get(self, key: bytes) -> bytes | None:
+        found = self._store.row(key)
+        return found[1] if found is not None else None
+
+    def first(self, prefix: bytes, start: bytes) -> tuple[bytes, bytes] | None:
+        return self._store.first_row(prefix, start)
+
+
+def _read_timed(
+    task: Task, definition: DeclaredTable[Any, Any], begin: bytes, key: bytes, times: Times
+) -> tuple[bytes, Sequence[TimedRow]] | None:
+    """The position, and the rows of a window or a history at exactly this position; None if the state was closed.
+
+    Several rows are read. They belong together if no commit was applied meanwhile: the position is still the same.
+    Otherwise they are read again. A commit takes milliseconds and these reads microseconds, so this ends soon.
+    """
+    while True:
+        before = task.store.row(clock_key(begin))
+        if before is None or before[0] is None:
+            return None
+        clock = unpack_state(before[1], f"task {task.id}")
+        found = timed_rows(definition, begin, key, times, clock, _Rows(task))
+        after = task.store.row(clock_key(begin))
+        if after is None:
+            return None
+        if after[0] == before[0]:
+            return before[0], found

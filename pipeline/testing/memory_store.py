@@ -201,6 +201,12 @@ class MemoryStore:
     def row(self, key: bytes) -> tuple[bytes | None, bytes | None] | None:
         return None if self._state is None else (self._state.position, self._state.values.get(key))
 
+    def first_row(self, prefix: bytes, start: bytes) -> tuple[bytes, bytes] | None:
+        if self._state is None:
+            return None
+        keys = [key for key in self._state.values if key.startswith(prefix) and key >= start]
+        return (min(keys), self._state.values[min(keys)]) if keys else None
+
     def snapshot(self) -> MemorySnapshot:
         with self._stores.faults.at("snapshot", str(self._task)):
             if self._state is None or self._state.position is None:

@@ -103,6 +103,18 @@ def test_a_row_comes_with_the_position_until_the_state_is_closed(stores: Stores)
     assert store.row(TABLE + b"a") is None
 
 
+def test_the_first_row_of_a_prefix_is_found_until_the_state_is_closed(stores: Stores) -> None:
+    """A query looks for the buckets of a history on another thread."""
+    store = stores.open(TASK)
+    other = TABLE[:-1] + bytes([TABLE[-1] + 1])
+    store.apply({TABLE + b"a": b"1", TABLE + b"c": b"2", other + b"b": b"3"}, b"p1")
+    assert store.first_row(TABLE, TABLE) == (TABLE + b"a", b"1")
+    assert store.first_row(TABLE, TABLE + b"b") == (TABLE + b"c", b"2")
+    assert store.first_row(TABLE, TABLE + b"d") is None
+    store.close()
+    assert store.first_row(TABLE, TABLE) is None
+
+
 def test_a_scan_is_in_byte_order_within_its_prefix(stores: Stores) -> None:
     """Tables lie next to each other in one store; none may show in another, nor may the position."""
     store = stores.open(TASK)

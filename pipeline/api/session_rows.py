@@ -165,7 +165,8 @@ class RuntimeSessions(TaskWindow[K, V]):
             refuse_value(error, definition.label)
         session = Session(place.start_ms, place.last_ms, data, None if self._fresh else admitted)
         content = (*place.others, session)
-        self._table.write(slot, content, self._first_ms(content), len(data))
+        first_ms = self._first_ms(content) if place.others else place.last_ms + self._gap_ms + 1
+        self._table.write(slot, content, first_ms, len(data))
 
     def due(self, more: Callable[[], bool]) -> Iterator[CloseRecord | None]:
         """The closed sessions, in the order of their ends and keys. Taking the next one removes the last one.

@@ -62,6 +62,10 @@ def due_ms(session: Session, gap_ms: int) -> int:
 def place_of(sessions: Sequence[Session], time_ms: int, gap_ms: int, closed_ms: int) -> Place | None:
     """The place of an event of this time among the sessions of its key; None if it is late. `closed_ms`: the mark."""
     first, last = time_ms - gap_ms, time_ms + gap_ms
+    if len(sessions) == 1:  # most keys have one, which the event extends: no lists are made
+        start_ms, last_ms = sessions[0][:2]
+        if first <= last_ms and start_ms <= last and last_ms + gap_ms >= closed_ms:
+            return Place(min(start_ms, time_ms), max(last_ms, time_ms), sessions, ())
     joined: list[Session] = []
     others: list[Session] = []
     for session in sessions:

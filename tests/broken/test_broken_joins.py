@@ -59,8 +59,8 @@ ROWS = [
     Broken(
         "the mark of a join is not committed",
         pipeline.runtime.task.partition.Partition.take_writes,
-        "[*self.windows.values(), *self.joins.values()]",
-        "[*self.windows.values()]",
+        "*self.joins.values(), *self.expiring]",
+        "*self.expiring]",
         f"{JOINS} if_the_time_is_raised",
     ),
     Broken(

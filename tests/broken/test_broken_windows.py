@@ -55,7 +55,7 @@ ROWS = [
     Broken(
         "the clock is not committed",
         pipeline.runtime.task.partition.Partition.take_writes,
-        "            writes.update(self.times.take_writes(self.windows.values()))\n",
+        "            writes.update(self.times.take_writes(marked))\n",
         "",
         f"{CLOCKS} the_clock_survives",
     ),

@@ -72,10 +72,11 @@ def test_an_event_out_of_order_can_begin_a_session_before_another_one() -> None:
     assert driver.windows(app.window) == {("a", START_MS + 14_000): (14,), ("b", START_MS + 17_000): (17,)}
 
 
-def test_a_late_event_joins_an_open_session() -> None:
-    """It extends the session to the past."""
+@pytest.mark.parametrize("key", ["a", "b"], ids=["two-sessions", "one-session"])
+def test_a_late_event_joins_an_open_session(key: str) -> None:
+    """It extends the session to the past, whether its key has another one or not."""
     app = app_of()
-    driver = sent(app, ("a", 10), ("a", 20), ("b", 25), ("a", 4))
+    driver = sent(app, ("a", 10), ("a", 20), (key, 31), ("a", 4))
     assert app.late_values(driver) == []
     assert driver.windows(app.window)["a", START_MS + 4_000] == (10, 20, 4)
 

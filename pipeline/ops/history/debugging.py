@@ -158,7 +158,8 @@ def prepare(
         raise InputError(
             f"group {group.name} has windows, timers or event times, and its records cannot be debugged: what its "
             "handlers see depends on when its inputs were idle, which no entry of the journal records",
-            hint="show its rows as they were: pipeline table show WINDOW --at SEQ",
+            hint="show the changes of a row: pipeline table history NAME KEY, or all rows after a journal entry: "
+            "pipeline table show NAME --task N --at SEQ",
         )
     plans, senders = plan_groups(app, [group], environment)
     plan = plans[0]

@@ -21,12 +21,12 @@ class Payment(msgspec.Struct, frozen=True):
 
 
 class EveryKind:
-    """Each payment of the topic `payments` is added to everything under its key. `name`: of the app."""
+    """Each payment of the topic `payments` is added to everything under its key. `suffix`: of all names in Kafka."""
 
-    def __init__(self, name: str = "kinds") -> None:
-        self.app = app = App(name)
-        self.payments = app.topic("payments", key=str, value=Payment, event_time_ms=_time)
-        self.orders = app.topic("orders", key=str, value=Payment, event_time_ms=_time)
+    def __init__(self, suffix: str = "") -> None:
+        self.app = app = App(f"kinds{suffix}")
+        self.payments = app.topic(f"payments{suffix}", key=str, value=Payment, event_time_ms=_time)
+        self.orders = app.topic(f"orders{suffix}", key=str, value=Payment, event_time_ms=_time)
         self.totals = app.table("totals", key=str, value=int)
         self.last = app.table("last", key=str, value=int, ttl_s=HOUR_S)
         self.minutes = app.window("minutes", key=str, value=int, size=Tumbling(60), grace_s=10, default=0)
@@ -58,11 +58,15 @@ class EveryKind:
 
     def send(self, driver: TestDriver, *payments: tuple[str, int, int]) -> None:
         """Payments of these keys, cents and seconds, with an order of a cent at the first time."""
+        self.put(driver, *payments)
+        driver.run()
+
+    def put(self, driver: TestDriver, *payments: tuple[str, int, int]) -> None:
+        """The same, without processing them."""
         driver.clock.set_wall_ms(max(driver.clock.wall_ms(), START_MS + 3_600_000))
         driver.send(self.orders, payments[0][0], Payment(1, payments[0][2]))
         for key, cents, at_s in payments:
             driver.send(self.payments, key, Payment(cents, at_s))
-        driver.run()
 
 
 def _time(event: Event[str, Payment]) -> int:

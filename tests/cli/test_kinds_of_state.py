@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from pipeline.api.table import table_prefix
@@ -11,6 +14,7 @@ from pipeline.core.names import TaskId
 from pipeline.errors import InputError
 from pipeline.ops.history.past_states import AtEntry, restore_at
 from pipeline.ops.history.row_changes import row_histories
+from pipeline.ops.overview.task import TaskView
 from pipeline.ports import Store
 from pipeline.runtime.task.task import Task
 from pipeline.testing import TestDriver
@@ -114,6 +118,22 @@ def test_the_changes_of_a_row_are_those_of_the_journal(
     definition = find_table(declared_app(kinds.app), name)
     (found,) = row_histories(TASK, name, full_key_of(definition, key), driver.environment())
     assert [readable_value(definition, change.new) for change in found.changes] == values
+
+
+def test_every_row_on_the_page_of_a_task_is_found_by_its_key(kinds: EveryKind, driver: TestDriver) -> None:
+    """A user copies the key from the list into the search."""
+    environment = driver.environment()
+    clients: Any = SimpleNamespace(
+        cluster=environment.cluster, reader=environment.journals(), sources=environment.sources
+    )
+    view = TaskView("kinds", declared_app(kinds.app), "x:app", "", clients, driver.clock)
+    tables: Any = view.read("main", 0)["tables"]
+    assert {table["name"] for table in tables if table["rows"]} == declared_app(kinds.app).groups[
+        0
+    ].tables.keys()
+    for table in tables:
+        for row in table["rows"]:
+            assert view.row("main", 0, table["name"], row["key"])["row"] == row
 
 
 @pytest.mark.parametrize("name", ["visits", "paid:left", "paid:right"])

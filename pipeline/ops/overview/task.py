@@ -312,6 +312,10 @@ def _text(data: bytes, decode: Callable[[bytes], Any] | None) -> str:
     if decode is not None:
         try:
             value = decode(data)
+            if isinstance(value, HistoryKey):
+                value = value._replace(
+                    time_ms=value.time_ms - 1
+                )  # a time in the bucket: its end is in the next one
             if isinstance(value, WindowKey | HistoryKey):
                 value = str(value)
             return _cut(value if isinstance(value, str) else msgspec.json.encode(value).decode())

@@ -11,6 +11,7 @@ from pipeline.config import WorkerSettings
 from pipeline.core.event_time import IDLE_S
 from pipeline.core.names import GroupId, TaskId
 from pipeline.ports import Step
+from pipeline.runtime.environment import NoSteps
 from pipeline.runtime.restore.restore import catch_up
 from pipeline.testing import MemoryBroker, TestDriver
 from pipeline.testing.memory_store import MemoryStores
@@ -90,7 +91,7 @@ def suffer(driver: TestDriver, trouble: Trouble) -> None:
 def _copies(driver: TestDriver) -> MemoryStores:
     """The disk of a standby: a copy of each task that has a journal, as far as it is committed."""
     stores = MemoryStores()
-    environment = replace(driver.environment(), stores=stores)
+    environment = replace(driver.environment(), stores=stores, steps=NoSteps())  # it does not crash
     group = GroupId(driver.app.name, "main")
     journal = driver.broker.describe(group.journal_topic)
     reader = environment.journals()

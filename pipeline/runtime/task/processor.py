@@ -169,6 +169,7 @@ class Processor:
     def _timed(self, steps: Iterator[Record], time_of: Callable[[Record], int]) -> Iterator[Record]:
         """Steps whose outputs have the event time of a record."""
         for step in steps:
+            self._context.message = step  # an error of `time_of` belongs to it
             self._context.event_ms = time_of(step)
             yield step
 
@@ -205,6 +206,7 @@ class Processor:
         """
         topic, bindings = self._routes[topic_name]
         self._overlay.take_back()  # what a due step has written before its function
+        self._context.message = record  # no handler was called that would have set it
         self._failures = 0
         self._reject(topic, strictest(bindings), record, error)
 

@@ -377,3 +377,39 @@ def test_a_task_with_many_due_events_continues_with_records() -> None:
     passed(driver, app, 100)
     assert len(app.alone(driver)) == 100
     assert driver.task().id == TaskId("joins", "main", 0)
+
+
+def test_a_replay_whose_event_time_cannot_be_computed_is_a_dead_letter_again() -> None:
+    """Its time is computed before the function is called: the error belongs to it, and must not end the worker."""
+    app, failing = App("joins"), True
+
+    def time_of(event: Event[str, int]) -> int:
+        if failing and event.value == 1 and driver.dead_letters():
+            raise ValueError("no time")
+        return event.timestamp_ms
+
+    orders = app.topic("orders", key=str, value=int, event_time_ms=time_of)
+    payments = app.topic("payments", key=str, value=int)
+    alone = app.topic("alone", key=str, value=int)
+    join = app.join("pairs", orders, payments, within_s=WITHIN_S, grace_s=GRACE_S, on_error="dead_letter")
+
+    @join.on_unmatched_left
+    def unpaid(order: Event[str, int], ctx: Context) -> None:
+        ctx.send(alone, order.key, order.value)
+        if not driver.dead_letters() and order.value == 1:
+            raise ValueError("no")
+
+    driver = TestDriver(app)
+    driver.send(orders, "a", 1, timestamp_ms=START_MS)
+    for topic in (orders, payments):
+        driver.send(topic, "x", 2, timestamp_ms=START_MS + 100_000)
+    driver.run()
+    driver.replay_dead_letters()
+    driver.run()
+    letters = driver.dead_letters()
+    assert [dict(letter.headers)["dead-letter-topic"] for letter in letters] == [b"@join/pairs/left"] * 2
+    assert b"no time" in (dict(letters[1].headers)["dead-letter-error"] or b"")
+    failing = False
+    driver.replay_dead_letters()
+    driver.run()
+    assert 1 in [event.value for event in driver.outputs(alone)]

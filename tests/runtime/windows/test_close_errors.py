@@ -167,3 +167,17 @@ def test_a_row_whose_output_kafka_refuses_is_found() -> None:
     closed = [key for key, _, _ in app.results(driver)]
     assert sorted(closed) == sorted(f"k{number}" for number in range(40) if number != 13)
     assert [letter.key for letter in driver.dead_letters()] == [b"k13"]
+
+
+def test_a_refused_output_of_the_first_step_stops_its_partition_alone() -> None:
+    """No function was called in this turn, so the step itself must say which one it is."""
+    app = WindowApp()
+    driver = app.driver(partitions=2, tasks=1)
+    driver.broker.refuses = lambda output: "odd" if (output.topic, output.key) == ("closed", b"a") else None
+    for partition, key in enumerate("ab"):
+        driver.send(app.events, key, 1, timestamp_ms=START_MS, partition=partition)
+        driver.send(app.events, "x", 2, timestamp_ms=START_MS + 300_000, partition=partition)
+    driver.run()
+    (stopped,) = driver.log_events("partition_stopped")
+    assert (stopped["topic"], stopped["partition"]) == ("@window/numbers", 0)
+    assert app.results(driver) == [("b", 0, (1,))]

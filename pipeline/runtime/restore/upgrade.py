@@ -66,8 +66,9 @@ def upgraded_rows(
 class _Rewriting:
     """The rows of one table in one partition. `now_ms`: the wall clock.
 
-    A row without a time-to-live is written anew with the wall clock as the time of its write. The event clock is never
-    above it, so no row is over too early. In a group that kept no clock until now, no other time is known.
+    A row without a time-to-live is written anew with the wall clock as the time of its write, or with the event clock
+    if the wall clock of this host is behind it. So no row is over too early. In a group that kept no clock until now,
+    no other time is known.
     """
 
     def __init__(
@@ -85,8 +86,8 @@ class _Rewriting:
         self._table = table
         self._before = before
         self._store = store
-        self._begin = begin
-        self._now_ms = now_ms
+        self._clock = unpack_state(store.get(clock_key(begin)), f"task {task}")
+        self._now_ms = max(now_ms, self._clock.clock_ms)
         self._index = index_prefix(source, begin)
 
     def writes(self) -> Iterator[tuple[bytes, bytes | None]]:
@@ -118,8 +119,7 @@ class _Rewriting:
 
     def _mark_ms(self, ttl_ms: int | None) -> int:
         """Rows that were written up to this time are over."""
-        clock = unpack_state(self._store.get(clock_key(self._begin)), f"task {self._task}")
-        name = self._table.name
+        clock, name = self._clock, self._table.name
         return clock.closed.get(name, -1) if ttl_ms is None else mark_at(clock, name, ttl_ms)
 
 

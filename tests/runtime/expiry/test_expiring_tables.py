@@ -264,6 +264,20 @@ def test_rows_wait_for_the_clock_of_a_backfill_when_the_time_to_live_is_added() 
     assert app.seen == [None, 0]
 
 
+def test_a_host_whose_clock_is_behind_does_not_hide_the_rows_when_it_adds_the_time_to_live() -> None:
+    """The event clock may be that of a host that is ahead. Rows are not written before it."""
+    plain = ExpiringApp(None)
+    driver = plain.driver()
+    for number, key in enumerate("ab"):
+        plain.send(driver, key, number, "set", 600)
+    driver.run()
+    driver.clock.set_wall_ms(START_MS)
+    app = ExpiringApp()
+    driver.restart(app=app.app)
+    driver.run()
+    assert set(driver.table(app.table)) == {"a", "b"}
+
+
 @pytest.mark.parametrize("step", [Step.BEFORE_ACQUIRE, Step.AFTER_ENTRY, Step.AFTER_COMMIT, Step.AFTER_APPLY])
 @pytest.mark.parametrize("empty_disk", [False, True])
 def test_a_crash_leaves_all_rows_old_or_all_rows_new(step: Step, empty_disk: bool) -> None:

@@ -56,11 +56,11 @@ class IndexedRow(NamedTuple):
 class IndexedTable(RuntimeTable[Any, Any]):
     """The rows of one declaration in one partition. The value of a slot is an `IndexedRow`, or ABSENT.
 
-    `unpack`: the time of the entry of a stored row, and its content; `pack`: the reverse. `wait_ms`: the steps of a row
-    are fired when the clock has passed the time of its entry by so much.
+    `unpack`: the time of the entry of a stored row, and its content; `pack`: the reverse. `size`: about the bytes of a
+    content. `wait_ms`: the steps of a row are fired when the clock has passed the time of its entry by so much.
     """
 
-    __slots__ = ("_clock", "_entries", "_pack", "_unpack", "_wait_ms")
+    __slots__ = ("_by_steps", "_clock", "_entries", "_pack", "_size", "_unpack", "_wait_ms")
 
     def __init__(
         self,
@@ -68,16 +68,19 @@ class IndexedTable(RuntimeTable[Any, Any]):
         place: RowPlace,
         unpack: Callable[[bytes], tuple[int, Any]],
         pack: Callable[[int, Any], bytes],
+        size: Callable[[Any], int],
         wait_ms: int,
     ) -> None:
         super().__init__(definition, place.store, place.overlay, place.rows)
         self._unpack = unpack
         self._pack = pack
+        self._size = size
         self._decode = self._row
         self._fresh = None
         self._entries = place.index.entries(table_prefix(definition.name))
         self._clock = place.clock
         self._wait_ms = wait_ms
+        self._by_steps = 0  # rows that the open commit writes because of due steps
 
     @property
     def first_ms(self) -> int:
@@ -86,8 +89,8 @@ class IndexedTable(RuntimeTable[Any, Any]):
 
     @property
     def changes(self) -> int:
-        """The number of rows that the open commit writes."""
-        return len(self._dirty)
+        """The number of rows that the open commit writes because of records. Steps must not make room for steps."""
+        return len(self._dirty) - self._by_steps
 
     def key_of(self, slot: Slot) -> bytes:
         """The encoded key."""
@@ -102,10 +105,13 @@ class IndexedTable(RuntimeTable[Any, Any]):
         return slot
 
     def write(self, slot: Slot, content: Any, first_ms: int, size: int) -> None:
-        """Set the content of a row, for the current record. `first_ms`: when it is due. `size`: in bytes, about."""
+        """Set the content of a row, for the current record. `first_ms`: when it is due. `size`: of what is new.
+
+        A row is written as a whole, once in a commit.
+        """
         before, dirty = slot[VALUE], slot[DIRTY]
         self._undo.append((self, slot, before, None, dirty))
-        self._overlay.written_bytes += size
+        self._overlay.written_bytes += size if dirty else self._size(content)
         due_ms = NEVER_MS if before is ABSENT else before.due_ms
         if first_ms < due_ms:
             key = self.key_of(slot)
@@ -142,7 +148,10 @@ class IndexedTable(RuntimeTable[Any, Any]):
             if first_ms != NEVER_MS:
                 self._entries.add(first_ms, key)
         slot[VALUE] = ABSENT if content is None else IndexedRow(first_ms, content)
-        self._note_dirty(slot, dirty=slot[DIRTY])
+        if not slot[DIRTY]:
+            self._note_dirty(slot, dirty=False)
+            self._by_steps += 1
+            self._overlay.written_bytes += 0 if content is None else self._size(content)
         self._undo.clear()
 
     def take_writes(self) -> dict[bytes, bytes | None]:
@@ -152,7 +161,7 @@ class IndexedTable(RuntimeTable[Any, Any]):
             row: Any = slot[VALUE]
             writes[slot[FULL_KEY]] = None if row is ABSENT else self._pack(*row)
             slot[DATA], slot[DIRTY] = None, False
-        self._dirty = []
+        self._dirty, self._by_steps = [], 0
         return writes
 
     def _note_dirty(self, slot: Slot, *, dirty: bool) -> None:

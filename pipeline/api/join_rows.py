@@ -76,7 +76,7 @@ class _Side:
         self.definition = definition
         self.make = make
         self.table = IndexedTable(
-            definition, place, lambda data: unpack_events(data, where), pack_events, join.wait_ms
+            definition, place, lambda data: unpack_events(data, where), pack_events, _size, join.wait_ms
         )
         self._join = join
         self._partition = place.partition
@@ -91,7 +91,7 @@ class _Side:
 
     @property
     def changes(self) -> int:
-        """The number of rows that the open commit writes."""
+        """The number of rows that the open commit writes because of records."""
         return self.table.changes
 
     def due(self, more: Callable[[], bool]) -> Iterator[StoredRecord | None]:
@@ -174,7 +174,7 @@ class RuntimeJoin:
                 self._call(self._match.function, name, event, found, other)
             if not all(each.matched for each in found):
                 now = marked(waiting, found)
-                other.table.write(theirs, now, _first_ms(now), _EVENT_BYTES * len(now))
+                other.table.write(theirs, now, _first_ms(now), 0)  # nothing is longer
         if not found or time_ms >= closed_ms:
             self._keep(own, event, time_ms, matched=bool(found))
 
@@ -230,6 +230,11 @@ def _time_of(known: Callable[[Any], int], event: Any) -> int:
 def _first_ms(events: Sequence[JoinEvent]) -> int:
     """When the first of these events is due; `NEVER_MS` without events."""
     return min((each.due_ms for each in events), default=NEVER_MS)
+
+
+def _size(events: Sequence[JoinEvent]) -> int:
+    """About the bytes of a row."""
+    return sum([len(each.value or b"") + _EVENT_BYTES for each in events])
 
 
 def _due(event: JoinEvent) -> int:

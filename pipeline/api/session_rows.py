@@ -89,7 +89,12 @@ class RuntimeSessions(TaskWindow[K, V]):
         self._fresh = not definition.own_value.immutable
         where = f"{definition.label}, partition {place.partition}"
         self._table = IndexedTable(
-            definition.rows, place, lambda data: unpack_sessions(data, where), pack_sessions, self._grace_ms
+            definition.rows,
+            place,
+            lambda data: unpack_sessions(data, where),
+            pack_sessions,
+            _size,
+            self._grace_ms,
         )
         self._late = None, 0, None
         self._late_events = 0
@@ -120,7 +125,7 @@ class RuntimeSessions(TaskWindow[K, V]):
 
     @property
     def changes(self) -> int:
-        """The number of rows that the open commit writes."""
+        """The number of rows that the open commit writes because of records."""
         return self._table.changes
 
     def rows(self, event: Event[Any, Any], /, *, key: Any = _MISSING) -> Sequence[WindowRow[K, V]]:
@@ -209,6 +214,10 @@ class RuntimeSessions(TaskWindow[K, V]):
             return self._decode(session.data)
         value: V = session.value
         return value
+
+
+def _size(sessions: Sequence[Session]) -> int:
+    return sum([len(session.data) for session in sessions])
 
 
 def _last_and_start(session: Session) -> tuple[int, int]:

@@ -49,8 +49,8 @@ R = TypeVar("R")
 class App:
     """A stream-processing application: its topics, tables, handlers, sinks and resources.
 
-    The methods `handler`, `batch_handler`, `async_handler`, `sink`, `table`, `window`, `history` and `on_close` declare
-    for the app's main group, which is called `main`. `group` makes further groups. Declaring opens no connection; `run`
+    All methods that declare a table, a handler, a window, a join, timers or the like declare for the app's main group,
+    which is called `main`. `group` makes further groups, which have the same methods. Declaring opens no connection; `run`
     and `pipeline worker` start a worker.
 
     Args:
@@ -166,8 +166,7 @@ class App:
                 was started. Default: that number; for a new group one task for each partition, at most 32.
 
         Returns:
-            The group, which has the methods `handler`, `batch_handler`, `async_handler`, `sink`, `table`, `window`,
-            `history` and `on_close`.
+            The group, which has the methods of the app that declare for a group, such as `handler` and `table`.
 
         Raises:
             ConfigError: The name or the number of tasks is not allowed, or the group is declared already.
@@ -259,7 +258,7 @@ class App:
             name: The name, part of durable names.
             key: The type of keys, as for `table`.
             value: The type of values, as for `table`.
-            size: `Tumbling(seconds)` or `Hopping(seconds, every_s=...)`.
+            size: `Tumbling(seconds)`, `Hopping(seconds, every_s=...)` or `Sessions(gap_s, merge=...)`.
             grace_s: How many seconds of event time a window stays open after its end.
             default: The value of a key before it is assigned.
             late_to: A topic of the app for the records of late events.

@@ -76,7 +76,7 @@ class SessionRecord(CloseRecord):
 
 
 class ClosedWindow(msgspec.Struct, Generic[K_co, V_co], frozen=True, gc=False, eq=False):
-    """The final value of a key in a window. Valid for as long as you keep it.
+    """The final value of a key in a window. It stays valid after the call.
 
     What its handler sends has the timestamp `end_ms - 1` by default, so it belongs to the same window.
 

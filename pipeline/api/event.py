@@ -22,7 +22,7 @@ V_co = TypeVar("V_co", covariant=True)
 
 
 class Event(msgspec.Struct, Generic[K_co, V_co], frozen=True, gc=False, eq=False):
-    """One record of a topic. Valid for as long as you keep it.
+    """One record of a topic. It stays valid after the call.
 
     Attributes:
         key: The record's key, of the topic's key type; None for a topic that was declared without keys.
@@ -122,7 +122,7 @@ def event_id(record: Any) -> bytes | None:
 
 
 class Batch(Sequence[Event[K_co, V_co]]):
-    """Records of one topic and partition, in order: what a batch handler is given. Valid for as long as you keep it.
+    """Records of one topic and partition, in order: what a batch handler is given. It stays valid after the call.
 
     A sequence of `Event`. `keys` and `values` give the same without making the events.
 

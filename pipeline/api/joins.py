@@ -94,7 +94,7 @@ class Join(Generic[K, L, R]):
             The function.
 
         Raises:
-            ConfigError: The function cannot be called so, or the join has one.
+            ConfigError: The function does not accept these arguments, or the join already has such a function.
 
         Example:
             ```python
@@ -118,7 +118,7 @@ class Join(Generic[K, L, R]):
             The function.
 
         Raises:
-            ConfigError: The function cannot be called so, or the join has one.
+            ConfigError: The function does not accept these arguments, or the join already has such a function.
 
         Example:
             ```python
@@ -139,7 +139,7 @@ class Join(Generic[K, L, R]):
             The function.
 
         Raises:
-            ConfigError: The function cannot be called so, or the join has one.
+            ConfigError: The function does not accept these arguments, or the join already has such a function.
 
         Example:
             ```python

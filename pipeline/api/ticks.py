@@ -91,7 +91,7 @@ class TickRecord:
 
 
 class Tick(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """A due time of `every`. Valid for as long as you keep it.
+    """A due time of `every`. It stays valid after the call.
 
     What its function sends has the present as its timestamp by default.
 

@@ -165,9 +165,9 @@ class TimerRecord:
 
 
 class FiredTimer(msgspec.Struct, Generic[K_co], frozen=True, gc=False, eq=False):
-    """A timer that is due. Valid for as long as you keep it.
+    """A timer that is due. It stays valid after the call.
 
-    The timer does not exist any more when its function is called, so the function may set it again. What the function
+    The timer no longer exists when its function is called, so the function may set it again. What the function
     sends has the timestamp `due_ms` by default.
 
     Attributes:
@@ -235,7 +235,7 @@ def checked_due(due_ms: object, where: str) -> int:
         raise TypeError(f"{where}: expected a time in milliseconds as int, got {type(due_ms).__name__}")
     if not 0 <= due_ms <= LATEST_MS:
         raise ValueError(
-            f"{where}: the time {due_ms} is not a number of milliseconds since the epoch, 0 or more, of 64 bits"
+            f"{where}: the time is {due_ms}; it must be milliseconds since the epoch, from 0 to {LATEST_MS}"
         )
     return due_ms
 

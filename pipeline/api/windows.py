@@ -59,7 +59,7 @@ _LONGEST_S = LONGEST_TTL_S
 
 @dataclass(frozen=True, slots=True)
 class Tumbling:
-    """Windows one after the other: each event is in one. They are aligned to the epoch, in UTC.
+    """Consecutive windows: each event is in one. They are aligned to the epoch, in UTC.
 
     Args:
         size_s: The length in seconds, from 0.001 to ten years.
@@ -142,12 +142,12 @@ class Sessions(Generic[V]):
     """Windows that follow the activity of a key: a session ends when its key has no event for `gap_s`.
 
     A session lasts from its first event to a millisecond after its last one. An event that is at most `gap_s` away from
-    two sessions makes them one.
+    two sessions merges them.
 
     Args:
         gap_s: The longest time between two events of a session, in seconds, from 0.001 to ten years.
-        merge: Gives the value of two sessions that become one: a function of the value of the earlier one and that of
-            the later one. If it raises, the record that connects them has failed.
+        merge: Combines the values of two sessions that are merged: `merge(earlier, later)`. If it raises, the record
+            that merges them has failed.
 
     Raises:
         ConfigError: An argument cannot be used.
@@ -275,7 +275,7 @@ class DeclaredWindow(Window[K, V], DeclaredTable[Any, Any]):
             data, admitted = options.value.admit(options.default)
         except REFUSALS as error:
             raise ConfigError(
-                f"{where}: the default {options.default!r} is not a value of it: {error}"
+                f"{where}: the default {options.default!r} is not a value of its type: {error}"
             ) from error
         super().__init__(group, name, key, value, options.upgrade)
         self.own_key: KeyCodec[K] = options.key

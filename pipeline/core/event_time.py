@@ -22,6 +22,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
+from pipeline.core.records import iso_time
 from pipeline.errors import CorruptStateError
 
 __all__ = [
@@ -94,7 +95,7 @@ def unpack_state(data: bytes | None, where: str) -> ClockState:
 
 
 def look_interval_s(idle_s: float) -> float:
-    """The time between looks at the ends of the inputs."""
+    """The time between checks of the ends of the inputs."""
     return min(LOOK_S, idle_s / 3)
 
 
@@ -106,8 +107,8 @@ def checked_time(time_ms: object, latest_ms: int) -> int:
         )
     if time_ms > latest_ms:
         raise EventTimeError(
-            f"the event time {time_ms} is too far ahead of the wall clock: times up to {latest_ms} are accepted. "
-            "A later one would move the clock of all events of its partition"
+            f"the event time {time_ms} is too far ahead of the wall clock: times up to {latest_ms} "
+            f"({iso_time(latest_ms)}) are accepted. A later one would make all other events of its partition late"
         )
     return time_ms
 

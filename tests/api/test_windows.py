@@ -69,7 +69,7 @@ def test_an_event_is_in_the_windows_that_contain_its_time(
         ({"size": 60}, "size is 60"),
         ({"grace_s": -1}, "grace_s is -1"),
         ({"grace_s": None}, "grace_s is None"),
-        ({"default": "0"}, "the default '0' is not a value of it"),
+        ({"default": "0"}, "the default '0' is not a value of its type"),
         ({"late_to": "late"}, "late_to is 'late'"),
         ({"upgrade": 1}, "upgrade is 1"),
         ({"key": float}, "cannot be a key"),

@@ -49,9 +49,9 @@ R = TypeVar("R")
 class App:
     """A stream-processing application: its topics, tables, handlers, sinks and resources.
 
-    The methods that declare handlers, sinks, tables, windows, joins, timers and histories do so for the app's main group,
-    which is called `main`. `group` makes further groups, which have the same methods. Declaring opens no connection;
-    `run` and `pipeline worker` start a worker.
+    The methods that declare handlers, sinks, tables, windows, joins, timers and histories do so for the main group of
+    the app, which is called `main`. `group` makes further groups, which have the same methods. Declaring opens no
+    connection; `run` and `pipeline worker` start a worker.
 
     Args:
         name: The app's name. It is part of durable names, such as those of journal topics and transactional ids, so

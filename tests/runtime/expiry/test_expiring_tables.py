@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import App, Batch, ClosedWindow, Context, Event, Tumbling
+from pipeline import App, Batch, ClosedWindow, Context, Event, Tick, Tumbling
 from pipeline.api.expiring_rows import RuntimeExpiringTable
 from pipeline.app import declared_app
 from pipeline.cli.table_rows import find_table, rows_of
@@ -490,6 +490,24 @@ def test_the_end_of_a_window_writes_at_the_clock() -> None:
     driver.send(events, "x", 86, timestamp_ms=START_MS + 86_000)
     driver.run()
     assert driver.table(table) == {"k25": 1}
+
+
+def test_a_row_that_is_written_before_the_first_record_does_not_expire_with_it() -> None:
+    """There is no event clock yet, and the first record moves it from 0 to the present."""
+    app = Kept()
+
+    @app.app.every(60, name="note")
+    def note(_tick: Tick, ctx: Context) -> None:
+        ctx.table(app.table)["noted"] = 1
+
+    driver = TestDriver(app.app)
+    driver.run()
+    driver.advance(70)
+    now_ms = driver.clock.wall_ms()
+    for key in ("x", "noted"):
+        driver.send(app.events, key, -1, timestamp_ms=now_ms)
+        driver.run()
+    assert app.seen == [None, 1]
 
 
 def test_rows_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:

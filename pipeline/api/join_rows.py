@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.api.bindings import Binding
 from pipeline.api.context import MatchContext, RuntimeContext
+from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.event import Event
 from pipeline.api.indexed_rows import IndexedTable, RowPlace, content_of
 from pipeline.api.joins import DeclaredJoin, JoinSide, SideName
@@ -214,11 +215,22 @@ class RuntimeJoin:
         try:
             for each in found:
                 record = StoredRecord(topic.name, partition, key, each)
-                partner = other.make(event.key, topic.value.read(record), record)
+                partner = other.make(event.key, _read(topic, record), record)
                 pair = (event, partner) if name == "left" else (partner, event)
                 function(pair, MatchContext(context, max(time_ms, each.time_ms)))
         finally:
             context.time_of = time_of
+
+
+def _read(topic: DeclaredTopic[Any, Any], record: StoredRecord) -> Any:
+    """The value of an event that waits. If it cannot be decoded, the error names it: it fails another record."""
+    try:
+        return topic.value.read(record)
+    except Exception as error:
+        place = f"{topic.name}[{record.partition()}] offset {record.offset()}"
+        raise ValueError(
+            f"the waiting event {place} cannot be decoded: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _time_of(known: Callable[[Any], int], event: Any) -> int:

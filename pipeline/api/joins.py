@@ -241,7 +241,10 @@ class JoinSide(DeclaredTable[Any, Any]):
     def _value(self, event: Any) -> Any:
         if self.topic.value.decode_message is not None:
             return None  # it needs the record
-        return self.topic.value.decode(event.value)
+        try:
+            return self.topic.value.decode(event.value)
+        except Exception:  # noqa: BLE001 - a user's codec may raise anything
+            return event.value  # the topic had another type then
 
     def shown(self, key: bytes, data: bytes) -> Iterator[tuple[Any, Any]]:
         """Each event that waits, with its key."""

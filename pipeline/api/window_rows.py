@@ -258,7 +258,7 @@ class TaskWindow(Generic[K, V]):
                 *headers_of(message),
                 ("late-window", definition.name.encode()),
                 ("late-starts", ",".join(map(str, starts)).encode()),
-                ("late-topic", str(message.topic()).encode()),
+                ("late-topic", event.topic.encode()),
                 ("late-partition", str(message.partition()).encode()),
                 ("late-offset", str(message.offset()).encode()),
             ]

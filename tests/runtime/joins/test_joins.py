@@ -413,3 +413,50 @@ def test_a_replay_whose_event_time_cannot_be_computed_is_a_dead_letter_again() -
     driver.replay_dead_letters()
     driver.run()
     assert 1 in [event.value for event in driver.outputs(alone)]
+
+
+def test_a_waiting_event_that_cannot_be_decoded_is_named_and_shown_as_it_is() -> None:
+    """Its topic has another type since. The error belongs to the record that meets it, which is not to blame."""
+
+    def app_of(value: Any) -> tuple[App, Any, Any, Any]:
+        app = App("joins")
+        orders = app.topic("orders", key=str, value=value)
+        payments = app.topic("payments", key=str, value=int)
+        join = app.join("pairs", orders, payments, within_s=WITHIN_S, grace_s=GRACE_S, on_error="dead_letter")
+        join.on_match(lambda _order, _payment, _ctx: None)
+        return app, orders, payments, join
+
+    app, orders, _, _ = app_of(str)
+    driver = TestDriver(app)
+    driver.send(orders, "a", "text", timestamp_ms=START_MS)
+    driver.run()
+    app, _, payments, join = app_of(int)
+    driver.restart(app=app)
+    driver.send(payments, "a", 1, timestamp_ms=START_MS)
+    driver.run()
+    (letter,) = driver.dead_letters()
+    assert b"the waiting event orders[0] offset 0 cannot be decoded" in (
+        dict(letter.headers)["dead-letter-error"] or b""
+    )
+    assert driver.joins(join) == {("left", "a"): [b'"text"']}
+
+
+def test_an_unmatched_event_that_is_late_for_a_window_names_its_topic() -> None:
+    """Not the pseudo-topic of the call, which no one can look up."""
+    app = JoinApp()
+    late = app.app.topic("late", key=str, value=int)
+    window: Any = app.app.window(
+        "counts", key=str, value=int, size=Tumbling(5), grace_s=0, default=0, late_to=late
+    )
+
+    def count(order: Event[str, int], ctx: Context) -> None:
+        assert not ctx.window(window).rows(order)
+
+    other = app.app.join("late", app.orders, app.payments, within_s=WITHIN_S, grace_s=GRACE_S)
+    other.on_unmatched_left(count)
+    driver = app.driver()
+    app.order(driver, "a", 1, 0)
+    passed(driver, app, 100)
+    (record,) = driver.outputs(late)
+    headers = dict(record.headers)
+    assert (headers["late-topic"], headers["late-offset"]) == (b"orders", b"0")

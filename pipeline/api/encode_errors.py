@@ -12,7 +12,7 @@ import msgspec
 
 from pipeline.api.keys import KeyCodec
 
-__all__ = ["LATEST_MS", "REFUSALS", "check_header_name", "refuse_key", "refuse_value"]
+__all__ = ["LATEST_MS", "REFUSALS", "check_header_name", "refuse_event", "refuse_key", "refuse_value"]
 
 LATEST_MS = 2**63 - 1
 
@@ -31,6 +31,13 @@ def check_header_name(name: str) -> None:
         raise ValueError(f"the header name {name!r} cannot be encoded as UTF-8") from None
     if ends_early:
         raise ValueError(f"the header name {name!r} contains a NUL, at which Kafka clients would truncate it")
+
+
+def refuse_event(event: object, where: str) -> NoReturn:
+    """Raise the TypeError of a method that was given something else, such as a key, where it takes an event."""
+    raise TypeError(
+        f"{where} takes the event that the handler was given, not {type(event).__name__}; pass another key as key="
+    )
 
 
 def refuse_value(error: Exception, where: str) -> NoReturn:

@@ -1,7 +1,7 @@
 """Tables with a time-to-live: `ExpiringTable`, as declared, and a task's part of it, `RuntimeExpiringTable`.
 
-Handlers see the interface of any table. A row that is over is hidden at once, and deleted later by a due step, without
-a call of a function. What is visible depends on the clock and on the time of the last write only, so it does not matter
+Handlers see the interface of any table. An expired row is hidden at once, and deleted later by a due step, without a
+call of a function. What is visible depends on the clock and on the time of the last write only, so it does not matter
 when rows are deleted. `core/expiry.py` has the format and its invariant. Used by the processing thread alone.
 
 In memory, a value is a pair of what a table keeps and the time of its last write. So the undo log restores both. A slot
@@ -85,12 +85,12 @@ class ExpiringTable(DeclaredTable[K, V]):
         return True
 
     def visible(self, data: bytes, clock: ClockState) -> bytes | None:
-        """The encoded value; None if the row is over."""
+        """The encoded value; None if the row has expired."""
         written_ms, _ = stamps_of(data)
         return None if written_ms <= mark_at(clock, self.name, self.ttl_ms) else row_value(data)
 
     def decoded_by(self, data: bytes, decode: Callable[[bytes], Any]) -> Any:
-        """The value of a stored row, whether it is over or not."""
+        """The value of a stored row, whether it has expired or not."""
         return decode(row_value(data))
 
 
@@ -124,7 +124,7 @@ class RuntimeExpiringTable(RuntimeTable[K, V]):
 
     @property
     def closed_ms(self) -> int:
-        """The mark: rows that were written up to this time are over."""
+        """The mark: rows that were written up to this time have expired."""
         return max(self._mark_ms, self._clock.ms - self._ttl_ms)
 
     @property
@@ -138,7 +138,7 @@ class RuntimeExpiringTable(RuntimeTable[K, V]):
         return self._entries.next_ms
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """As in any table. A row that is over has no value."""
+        """As in any table. A row that has expired has no value."""
         kept = self._alive(key)
         if kept is ABSENT:
             return default
@@ -174,7 +174,7 @@ class RuntimeExpiringTable(RuntimeTable[K, V]):
             self._dirty.append(slot)
 
     def items(self, *, prefix: K | tuple[Any, ...] | None = None) -> Iterator[tuple[K, V]]:
-        """As in any table, without the rows that are over at the time of the call."""
+        """As in any table, without the rows that have expired at the time of the call."""
         start = self._prefix + (b"" if prefix is None else self._definition.key.prefix(prefix))
         changed = {k: v for k, v in self._overlay.sealed.items() if k.startswith(start)}
         for slot in self._dirty:
@@ -186,7 +186,7 @@ class RuntimeExpiringTable(RuntimeTable[K, V]):
         return self._decoded((key, row_value(data)) for key, data in pairs if stamps_of(data)[0] > mark_ms)
 
     def due(self, more: Callable[[], bool]) -> Iterator[CloseRecord]:
-        """Delete the rows that are over, and give the others a later entry. Yields a step for each due entry.
+        """Delete the rows that have expired, and give the others a later entry. Yields a step for each due entry.
 
         The entries of a chunk are removed before its rows are read at once. All of them are finished by then, because
         `more` has allowed them, and no function can fail.
@@ -244,7 +244,7 @@ class RuntimeExpiringTable(RuntimeTable[K, V]):
         return writes
 
     def _alive(self, key: Any) -> Any:
-        """What is kept of the value of a key; ABSENT if it has none, or if its row is over."""
+        """What is kept of the value of a key; ABSENT if it has none, or if its row has expired."""
         slot = self._slots.get(key)
         value = self._read(key, slot) if slot is None or slot[VALUE] is UNREAD else slot[VALUE]
         if value is ABSENT or value[1] <= self.closed_ms:

@@ -4,9 +4,9 @@ A history keeps the values of each key by event time, for `keep_s`. A row has th
 
     prefix of the name | end of the bucket in ms, 8 bytes, big-endian | key -> values (`core/histories.py`)
 
-A bucket is removed as a whole when all its times are over, like a tumbling window without a function. So no index is
-needed, and a value is never written again to be removed. All times of a row are below its end, and that is all that is
-assumed of it. So `keep_s` can be changed: rows with buckets of several lengths can exist side by side.
+A bucket is removed as a whole when all its values are too old, like a tumbling window without a function. So no index
+is needed, and a value is never written again to be removed. All times of a row are below its end, and that is all that
+is assumed of it. So `keep_s` can be changed: rows with buckets of several lengths can exist side by side.
 """
 
 from __future__ import annotations

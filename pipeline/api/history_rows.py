@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from pipeline.api.encode_errors import REFUSALS, refuse_value
+from pipeline.api.encode_errors import REFUSALS, refuse_event, refuse_value
 from pipeline.api.event import Event
 from pipeline.api.histories import DeclaredHistory
 from pipeline.api.table import ABSENT, DATA, DIRTY, UNREAD, VALUE
@@ -97,7 +97,10 @@ class TaskHistory(Generic[K, V]):
             ```
         """
         context = self._context
-        message = event._message  # noqa: SLF001 - a property would cost a call for each record
+        try:
+            message = event._message  # noqa: SLF001 - a property would cost a call for each record
+        except AttributeError:
+            refuse_event(event, f"{self._definition.label}: add")
         time_ms: int
         if message is not context.message:
             time_ms = context.time_of(event)

@@ -1,7 +1,7 @@
 """A task's part of a session window, as a handler sees it: the session of an event.
 
 All sessions of a key are one row of an `IndexedTable`. `core/sessions.py` decides to which of them an event belongs.
-Sessions become one when the handler assigns the value of the new one. Until then, nothing is written, so a record that
+Sessions are merged when the handler assigns the value of the new one. Until then, nothing is written, so a record that
 fails leaves the sessions as they were. Used by the processing thread alone.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from pipeline.api.closed_windows import CloseRecord, SessionRecord
-from pipeline.api.encode_errors import REFUSALS, refuse_value
+from pipeline.api.encode_errors import REFUSALS, refuse_event, refuse_value
 from pipeline.api.event import Event
 from pipeline.api.indexed_rows import IndexedTable, RowPlace, content_of
 from pipeline.api.table import VALUE, Slot
@@ -131,9 +131,11 @@ class RuntimeSessions(TaskWindow[K, V]):
     def rows(self, event: Event[Any, Any], /, *, key: Any = _MISSING) -> Sequence[WindowRow[K, V]]:
         """The session of an event; empty if the event is late. As `TaskWindow.rows`."""
         context = self._context
-        time_ms: int = (
-            context.event_ms if event._message is context.message else context.time_of(event)  # noqa: SLF001
-        )
+        try:
+            message = event._message  # noqa: SLF001
+        except AttributeError:
+            refuse_event(event, f"{self._definition.label}: rows")
+        time_ms: int = context.event_ms if message is context.message else context.time_of(event)
         if key is _MISSING:
             key = event.key
         slot = self._table.found(key)
@@ -153,7 +155,7 @@ class RuntimeSessions(TaskWindow[K, V]):
         return place_of(content_of(slot) or (), time_ms, self._gap_ms, self._closed_ms())
 
     def value_of(self, joined: Sequence[Session]) -> V:
-        """The value of sessions that become one; the default if there are none. Raises what `merge` raises."""
+        """The value of sessions that are merged; the default if there are none. Raises what `merge` raises."""
         if not joined:
             return self.definition.initial()
         value = self._decoded(joined[0])

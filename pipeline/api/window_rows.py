@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from pipeline.api.closed_windows import CloseRecord
-from pipeline.api.encode_errors import REFUSALS, refuse_value
+from pipeline.api.encode_errors import REFUSALS, refuse_event, refuse_value
 from pipeline.api.event import Event
 from pipeline.api.indexed_rows import RowPlace
 from pipeline.api.table import (
@@ -182,9 +182,11 @@ class TaskWindow(Generic[K, V]):
             ```
         """
         context = self._context
-        time_ms: int = (
-            context.event_ms if event._message is context.message else context.time_of(event)  # noqa: SLF001
-        )
+        try:
+            message = event._message  # noqa: SLF001
+        except AttributeError:
+            refuse_event(event, f"{self._definition.label}: rows")
+        time_ms: int = context.event_ms if message is context.message else context.time_of(event)
         if key is _MISSING:
             key = event.key
         if self._tumbling:

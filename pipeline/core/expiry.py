@@ -9,7 +9,7 @@ that is written again keeps its entry. When the entry is due, the row decides: i
     Invariant: each row has exactly one entry with its own `indexed`. An entry of another time is left over, and only
     removed.
 
-The mark of a table is the latest time of writing of rows that are over: the clock less the time-to-live. It is stored
+The mark of a table is the latest time of writing of expired rows: the clock less the time-to-live. It is stored
 with the clock and never goes back, so a row that was hidden stays hidden if the time-to-live is raised.
 """
 
@@ -48,7 +48,7 @@ def row_value(data: bytes) -> bytes:
 
 
 def mark_at(clock: ClockState, name: str, ttl_ms: int) -> int:
-    """Rows of a table that were written up to this time are over."""
+    """Rows of a table that were written up to this time have expired."""
     return max(clock.closed.get(name, -1), clock.clock_ms - ttl_ms)
 
 

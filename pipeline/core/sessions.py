@@ -1,12 +1,12 @@
 """Sessions of one key: which of them an event belongs to, when they end, and their row. Pure.
 
 A session is the time from its first event to its last one, and a value. An event belongs to each open session of its
-key that is at most `gap_ms` away from it; such sessions become one. If there is none, it begins a session:
+key that is at most `gap_ms` away from it; such sessions are merged. If there is none, it begins a session:
 
     gap 10, sessions 5...9 and 40...44      an event at 19 belongs to the first one: 5...19
                                             an event at 20 begins a session: 20...20
                                             an event at 29, after the one at 19: 29 is near 19, but not near 40
-                                            an event at 30, after the one at 29: all become one, 5...44
+                                            an event at 30, after the one at 29: all are merged, 5...44
 
 A session is due a gap and a millisecond after its last event: no later event can belong to it. It is closed once the
 mark has reached that time. A closed session never changes, whether its row is still stored or not: an event joins open

@@ -507,7 +507,7 @@ def _checked_ms(name: str, time_ms: object) -> int:
 
 
 def _window_value(window: DeclaredWindow[Any, V], row: _Row) -> V | None:
-    """The value of the window that ends first, or of the sessions that would become one."""
+    """The value of the window that ends first, or of the sessions that would be merged."""
     values: list[Any] = [
         None if each.value_base64 is None else window.own_value.decode(b64decode(each.value_base64))
         for each in row.rows

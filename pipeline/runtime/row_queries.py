@@ -111,7 +111,7 @@ def _read(
     """The position, and the encoded value of a row that is at least as new; None if the state was closed.
 
     With a time-to-live, the clock is read before the row. So the clock is never newer than the row: a row that is
-    written again meanwhile is not taken for one that is over.
+    written again meanwhile is not taken for one that has expired.
     """
     full_key = begin + table_prefix(table.name) + key
     if not table.fades:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import App, AsyncContext, ClosedWindow, Context, Event, Hopping, Sqlite, Tumbling
+from pipeline import App, AsyncContext, ClosedWindow, Context, Event, Hopping, Sessions, Sqlite, Tumbling
 from pipeline.api.windows import AlignedWindow, DeclaredWindow, WindowKey
-from pipeline.errors import ConfigError, InputError
+from pipeline.errors import ConfigError, HandlerError, InputError
+from pipeline.testing import TestDriver
 
 
 def window_of(app: App, **changes: Any) -> Any:
@@ -206,3 +207,30 @@ def test_a_group_of_async_handlers_has_no_windows() -> None:
     window_of(other)
     with pytest.raises(ConfigError, match="has async handlers and cannot have a window, counts"):
         other.async_handler(topic)(handle)
+
+
+@pytest.mark.parametrize("kind", ["window", "sessions", "history"])
+def test_a_key_instead_of_the_event_is_named_in_the_error(kind: str) -> None:
+    """Users of other systems expect to pass a key."""
+    app = App("shop")
+    orders = app.topic("orders", key=str, value=int)
+    sizes: list[Any] = [Tumbling(60), Sessions(60, merge=int.__add__)]
+    windows = [
+        app.window(name, key=str, value=int, size=size, grace_s=0, default=0)
+        for name, size in zip(["window", "sessions"], sizes, strict=True)
+    ]
+    history = app.history("history", key=str, value=int, keep_s=60)
+
+    @app.handler(orders)
+    def handle(event: Event[str, int], ctx: Context) -> None:
+        key: Any = event.key
+        if kind == "history":
+            ctx.history(history).add(key, 1)
+        for window in windows:
+            if window.name == kind:
+                ctx.window(window).rows(key)
+
+    driver = TestDriver(app)
+    driver.send(orders, "ann", 1)
+    with pytest.raises(HandlerError, match="takes the event that the handler was given, not str"):
+        driver.run()

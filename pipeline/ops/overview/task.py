@@ -284,7 +284,7 @@ class TaskView:
 
 
 def _decoder(table: DeclaredTable[Any, Any]) -> Callable[[bytes], Any]:
-    """Decodes a stored row, also one that is over."""
+    """Decodes a stored row, also one that has expired."""
     return lambda data: table.decoded_by(data, table.value_codec.decode)
 
 

@@ -66,8 +66,8 @@ def upgraded_rows(
 class _Rewriting:
     """The rows of one table in one partition. `now_ms`: the wall clock.
 
-    A row without a time-to-live is written anew with the wall clock as the time of its write, or with the event clock
-    if the wall clock of this host is behind it. So no row is over too early. In a group that kept no clock until now,
+    A row without a time-to-live is rewritten with the wall clock as the time of its write, or with the event clock
+    if the wall clock of this host is behind it. So no row expires too early. In a group that kept no clock until now,
     no other time is known.
     """
 
@@ -118,7 +118,7 @@ class _Rewriting:
                 yield self._index + due_ms.to_bytes(DUE_BYTES, "big") + key[skip:], b""
 
     def _mark_ms(self, ttl_ms: int | None) -> int:
-        """Rows that were written up to this time are over."""
+        """Rows that were written up to this time have expired."""
         clock, name = self._clock, self._table.name
         return clock.closed.get(name, -1) if ttl_ms is None else mark_at(clock, name, ttl_ms)
 

@@ -25,7 +25,7 @@ class Named(Protocol):
 
 
 class Marked(Protocol):
-    """A window, a join or a table with a time-to-live in one partition. What is over by the mark stays over."""
+    """A window, a join or a table with a time-to-live in one partition. What ended by the mark never returns."""
 
     @property
     def definition(self) -> Named: ...

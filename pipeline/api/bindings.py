@@ -146,8 +146,8 @@ def check_function(group: str, binding: Binding, given: type = Event) -> None:
             hint="write it as def handle(event, ctx), or register an async function with "
             "group.async_handler(topic), in a group of its own",
         )
-    _check_arguments(group, function)
     kind = Batch if binding.batch else given
+    _check_arguments(group, function, f"({kind.__name__}, {'Async' if binding.is_async else ''}Context)")
     check_annotations(group, binding.topic, function, kind, is_async=binding.is_async)
 
 
@@ -182,7 +182,7 @@ def _is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
-def _check_arguments(group: str, function: Callable[..., None]) -> None:
+def _check_arguments(group: str, function: Callable[..., None], arguments: str) -> None:
     """Check at the start: otherwise every record would fail."""
     try:
         signature = inspect.signature(function)
@@ -192,7 +192,7 @@ def _check_arguments(group: str, function: Callable[..., None]) -> None:
         signature.bind(None, None)
     except TypeError as error:
         raise ConfigError(
-            f"group {group}: {described(function)} cannot be called with an event (or a batch) and a context: {error}; "
+            f"group {group}: {described(function)} cannot be called with {arguments}: {error}; "
             f"its parameters are {signature}",
             hint="give it two parameters, as in def handle(event, ctx)",
         ) from None

@@ -137,9 +137,10 @@ class App:
             codec: How values become bytes: `"json"` (default), `"msgpack"`, `"raw"` (bytes; their default), or a
                 `Codec` or `MessageCodec` of your own.
             dedup: Drops events whose id was seen before; see `Dedup`.
-            event_time_ms: Gives the event time of an event, in milliseconds since the epoch, for windows. Default: the
-                record's timestamp. A record for which it raises or returns anything but an int of 0 or more, or a time
-                more than an hour ahead of the wall clock, is an error of that record. A sink ignores it.
+            event_time_ms: Gives the event time of an event, in milliseconds since the epoch, for windows, joins,
+                timers, histories and rows that expire. Default: the record's timestamp. If it raises or returns
+                anything but an int of 0 or more, or a time more than an hour ahead of the wall clock, the record has
+                failed, and `on_error` is applied without retries. A sink ignores it.
 
         Returns:
             The topic, for `handler`, `sink`, `ctx.send` and producers.

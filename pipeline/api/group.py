@@ -221,7 +221,7 @@ class Group:
         (`on_close`), and its rows are removed.
 
         Args:
-            name: The name, part of durable names. No table of the group has it.
+            name: The name, part of durable names. It must differ from those of the group's tables.
             key: The type of keys, as for `table`.
             value: The type of values, as for `table`.
             size: `Tumbling(seconds)`, `Hopping(seconds, every_s=...)` or `Sessions(gap_s, merge=...)`. It cannot be
@@ -278,7 +278,7 @@ class Group:
         A value is kept until the clock of its partition has passed its time by more than `keep_s`.
 
         Args:
-            name: The name, part of durable names. No table or window of the group has it.
+            name: The name, part of durable names. It must differ from those of the group's tables and windows.
             key: The type of keys, as for `table`.
             value: The type of values, as for `table`.
             keep_s: How many seconds of event time a value is kept, from 0.002 to ten years. It can be changed later.
@@ -468,7 +468,7 @@ class Group:
         called, before the next record. The group keeps a clock, as with a window.
 
         Args:
-            name: The name, part of durable names. No table or window of the group has it.
+            name: The name, part of durable names. It must differ from those of the group's tables and windows.
             key: The type of keys, as for `table`.
 
         Returns:

@@ -9,15 +9,25 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import KafkaUnderTest
-from tests.support.compat.builds import Build, NoHistoryError, old_build
+from tests.support.compat.builds import OLD_COMMIT, SHARING_COMMIT, Build, NoHistoryError, old_build
 from tests.support.compat.fleet import MixedFleet
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> Build:
     """The earlier build, from the repository's history."""
+    return _earlier(tmp_path, OLD_COMMIT)
+
+
+@pytest.fixture
+def sharing(tmp_path: Path) -> Build:
+    """An earlier build whose workers share tasks with those of this build."""
+    return _earlier(tmp_path, SHARING_COMMIT)
+
+
+def _earlier(directory: Path, commit: str) -> Build:
     try:
-        return old_build(tmp_path)
+        return old_build(directory, commit)
     except NoHistoryError as error:
         if os.environ.get("CI"):
             pytest.fail(str(error))

@@ -22,9 +22,9 @@ RATE = ("--rate", "100", "--batch", "20")
 
 
 @pytest.mark.timeout(600)
-def test_two_builds_share_one_app_exactly(old: Build, fleet: MixedFleet, tmp_path: Path) -> None:
+def test_two_builds_share_one_app_exactly(sharing: Build, fleet: MixedFleet, tmp_path: Path) -> None:
     """A rolling upgrade must not stop the app, and must be reversible at each of its steps."""
-    new = new_build(tmp_path)
+    old, new = sharing, new_build(tmp_path)
     last = _hand_tasks_over(fleet, old, new)
     handoffs = set(fleet.handoffs())
     assert handoffs >= {Handoff(*way, how) for way in (("old", "new"), ("new", "old")) for how in How}
@@ -49,6 +49,34 @@ def test_two_builds_share_one_app_exactly(old: Build, fleet: MixedFleet, tmp_pat
         Checker(log).check(settle_s=20.0)
 
 
+@pytest.mark.timeout(600)
+def test_workers_wait_for_those_of_another_ring_and_continue_exactly(
+    old: Build, fleet: MixedFleet, tmp_path: Path
+) -> None:
+    """Two rings would give a task to two workers, which fence each other again and again."""
+    new = new_build(tmp_path)
+    load = fleet.load(old, ROWS // 3, "--rate", "300", "--batch", "20")
+    a, b = fleet.start("a", old), fleet.start("b", old)
+    fleet.wait_until_shared()
+    c = fleet.start("c", new)
+    fleet.wait(lambda: "waiting_for_other_version" in c.log.read_text())
+    fleet.kill(a)
+    fleet.stop(b)
+    fleet.wait_until_shared()
+    assert all(owner is c for owner in fleet.owners().values())
+    fleet.wait(lambda: load.poll() is not None)
+    assert load.returncode == 0, fleet.story()
+    fleet.wait(lambda: _handled(fleet) == sum(len(firsts(each)) for each in fleet.inputs()))
+    fleet.stop(c)
+    fleet.start("d", new, repaired=True)
+    fleet.pipeline(new, "deadletters", "replay", fleet.program)
+    _verify(fleet, ROWS // 3)
+    fleet.stop_all()
+    assert fleet.table("totals", "d", new) == expected_main(fleet.inputs()).totals
+    with closing(KafkaLog(fleet.servers, lambda topic: topic.startswith(fleet.app))) as log:
+        Checker(log).check(settle_s=20.0)
+
+
 def _hand_tasks_over(fleet: MixedFleet, old: Build, new: Build) -> Process:
     """Start, stop and kill workers of both builds while rows come in; the worker that has all tasks at the end."""
     load = fleet.load(old, ROWS, *RATE)
@@ -64,7 +92,7 @@ def _hand_tasks_over(fleet: MixedFleet, old: Build, new: Build) -> Process:
     a = fleet.start("a", new)  # an upgrade on the same disk
     fleet.wait_until_shared()
     fleet.kill(c)
-    c = fleet.start("c", old)  # a rollback on the same disk, which acquires its tasks again at once
+    c = fleet.start("c", old)  # a rollback on the same disk
     fleet.wait_until_shared()
 
     load.kill()
@@ -72,7 +100,7 @@ def _hand_tasks_over(fleet: MixedFleet, old: Build, new: Build) -> Process:
     fleet.wait_until_shared()
     load = fleet.load(old, ROWS, *RATE)
     fleet.kill(b)
-    b = fleet.start("b", new)  # acquires its tasks again at once
+    b = fleet.start("b", new)  # an upgrade on the same disk
     fleet.wait_until_shared()
     fleet.kill(c)  # the new one takes all tasks over
     fleet.wait_until_shared()
@@ -80,6 +108,10 @@ def _hand_tasks_over(fleet: MixedFleet, old: Build, new: Build) -> Process:
     fleet.wait_until_shared()
     fleet.kill(b)  # the old one takes all tasks over
     fleet.wait_until_shared()
+    for build in (new, old):  # without a peer that sees its end, each acquires its own tasks again
+        fleet.kill(d)
+        d = fleet.start("d", build)
+        fleet.wait_until_shared()
 
     load.kill()
     load = fleet.load(new, ROWS)
@@ -93,10 +125,10 @@ def _handled(fleet: MixedFleet) -> int:
     return fleet.topics.count(f"{fleet.app}-sums") + fleet.topics.count(f"{fleet.app}.main.dead-letters")
 
 
-def _verify(fleet: MixedFleet) -> None:
+def _verify(fleet: MixedFleet, rows: int = ROWS) -> None:
     """Outputs, and the rows of sinks, once everything is handled."""
     inputs = fleet.inputs()
-    assert sorted(each.n for partition in inputs for each in partition) == list(range(ROWS))
+    assert sorted(each.n for partition in inputs for each in partition) == list(range(rows))
     sums = sum(len(firsts(each)) for each in inputs)
     fleet.wait(lambda: fleet.topics.count(f"{fleet.app}-sums") >= sums)
     fleet.wait(lambda: len(fleet.rows("history")) >= sums)

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["OLD_COMMIT", "Build", "NoHistoryError", "new_build", "old_build"]
+__all__ = ["OLD_COMMIT", "SHARING_COMMIT", "Build", "NoHistoryError", "new_build", "old_build"]
 
 OLD_COMMIT = "0df7e96c430b6b59991a7a7613f88095cfa588b2"
+SHARING_COMMIT = "61249f90a7cc83fe8de1d6a387a9de4c454c03ec"  # an earlier build with the ring of this one
 ROOT = Path(__file__).parents[3]
 COMMAND_S = 60.0
 _NONE: Mapping[str, str] = {}
@@ -84,11 +85,11 @@ def new_build(directory: Path) -> Build:
     return Build("new", (ROOT,), directory)
 
 
-def old_build(directory: Path) -> Build:
-    """The earlier build, unpacked into `directory`. Raises NoHistoryError."""
+def old_build(directory: Path, commit: str = OLD_COMMIT) -> Build:
+    """An earlier build, unpacked into `directory`. Raises NoHistoryError."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(ROOT), "archive", "--format=tar", OLD_COMMIT, "pipeline"],  # noqa: S607 - found by PATH
+            ["git", "-C", str(ROOT), "archive", "--format=tar", commit, "pipeline"],  # noqa: S607 - found by PATH
             capture_output=True,
             check=False,
         )
@@ -97,7 +98,7 @@ def old_build(directory: Path) -> Build:
         done, said = None, "git is not installed"
     if done is None or done.returncode != 0:
         raise NoHistoryError(
-            f"the earlier build, commit {OLD_COMMIT}, cannot be taken from the history of {ROOT}: {said}\n"
+            f"the earlier build, commit {commit}, cannot be taken from the history of {ROOT}: {said}\n"
             "use a clone with the whole history: git fetch --unshallow"
         )
     package = directory / "old-build"

@@ -226,6 +226,43 @@ class TaskTable(Generic[K, V]):
             slot[DIRTY] = True
             self._dirty.append(slot)
 
+    @overload
+    def pop(self, key: K) -> V: ...
+
+    @overload
+    def pop(self, key: K, default: V) -> V: ...
+
+    @overload
+    def pop(self, key: K, default: D) -> V | D: ...
+
+    def pop(self, key: K, default: Any = _MISSING) -> Any:
+        """Delete the value of a key, and return it.
+
+        Args:
+            key: Of the table's key type.
+            default: What to return for a key that has no value.
+
+        Returns:
+            The value that was deleted, or `default`.
+
+        Raises:
+            KeyError: The key has no value, and there is no `default`.
+            TypeError: The key has a wrong type.
+            ValueError: The key cannot be encoded.
+
+        Example:
+            ```python
+            order = table.pop(event.key, None)
+            ```
+        """
+        value = self.get(key, _MISSING)
+        if value is not _MISSING:
+            del self[key]
+            return value
+        if default is _MISSING:
+            raise KeyError(key)
+        return default
+
     def update(self, values: Mapping[K, V]) -> None:
         """Set several values.
 

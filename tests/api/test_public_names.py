@@ -58,7 +58,7 @@ MEMBERS = {
     "Row": "get value",
     "Table": "group name",
     "TaskHistory": "add between",
-    "TaskTable": "get get_many items update",
+    "TaskTable": "get get_many items pop update",
     "TaskWindow": "get rows",
     "Topic": "name",
     "Transaction": "send",

@@ -224,6 +224,17 @@ def test_undo_of_a_refused_delete_takes_nothing_back(rig: Rig, table: RuntimeTab
     assert table.take_writes() == {}
 
 
+def test_pop_deletes_a_value_and_returns_it_or_the_default(rig: Rig, table: RuntimeTable[str, int]) -> None:
+    """As of a dict: the row of a key that may not exist is deleted in one call."""
+    table["a"] = 1
+    assert (table.pop("a"), table.pop("a", None), table.pop("a", 7)) == (1, None, 7)
+    with pytest.raises(KeyError, match="a"):
+        table.pop("a")
+    assert "a" not in table
+    rig.overlay.take_back()
+    assert "a" not in table
+
+
 def test_undo_of_all_writes_leaves_an_empty_commit(rig: Rig, table: RuntimeTable[str, int]) -> None:
     """A skipped record must not write the old values again."""
     table["a"] = 1

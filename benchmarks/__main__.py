@@ -25,6 +25,7 @@ from benchmarks import (
     restore,
     sinks,
     throughput,
+    timers,
     windows,
 )
 from benchmarks.peers.command import main as peers
@@ -46,6 +47,7 @@ NAMES = (
     "async",
     "windows",
     "expiry",
+    "timers",
 )
 
 
@@ -71,7 +73,7 @@ def _run(given: list[str]) -> int:
     parser.add_argument(
         "--rounds",
         type=int,
-        help="times each thing is measured (3; handoff 20; observe 10; async 10; recovery 5)",
+        help="times each thing is measured (3; handoff 20; observe 10; async 10; recovery 5; timers 1)",
     )
     parser.add_argument(
         "--mb",
@@ -103,8 +105,23 @@ def _run(given: list[str]) -> int:
         "--tasks", type=int, help="partitions: tasks of the group (the default of a new group)"
     )
     parser.add_argument("--files", type=int, help="partitions: the limit on open files (that of this shell)")
+    parser.add_argument(
+        "--timers",
+        type=int,
+        default=timers.TIMERS_SET,
+        help=f"timers: timers that become due at once ({timers.TIMERS_SET:,})",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=timers.TIMEOUT_S,
+        metavar="SECONDS",
+        help=f"timers: a round that takes longer fails ({timers.TIMEOUT_S:.0f})",
+    )
     parser.add_argument("--against", type=Path, help="latency: another checkout, whose worker takes turns")
     chosen = parser.parse_args(given)
+    if chosen.timers < 1:
+        parser.error("--timers is at least 1")
     rounds, events = chosen.rounds or 3, chosen.events or 1_000_000
     wanted = [chosen.benchmark] if chosen.benchmark else list(NAMES)
     if chosen.benchmark != "restart" and len(chosen.keys or []) > 1:
@@ -131,6 +148,7 @@ def _run(given: list[str]) -> int:
         ),
         "windows": lambda: windows.run(chosen.events or windows.EVENTS, rounds, keys),
         "expiry": lambda: expiry.run((chosen.keys or [expiry.KEYS])[0]),
+        "timers": lambda: timers.run(chosen.timers, chosen.rounds or timers.ROUNDS, chosen.timeout),
         "latency": lambda: latency.run(chosen.case or latency.CASES, rounds, chosen.against),
     }
     return max([runs[name]() for name in wanted])

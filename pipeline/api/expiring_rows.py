@@ -161,9 +161,7 @@ class RuntimeExpiringTable(RuntimeTable[K, V]):
         self._overlay.written_bytes += len(data)  # type: ignore[arg-type]  # a table's codec has no tombstones
         now_ms, event_ms = self._clock.ms, self._context.event_ms
         if event_ms is None:
-            if (
-                now_ms == 0
-            ):  # `every`, before the first record: it has the wall clock, which is never too early
+            if now_ms == 0:  # `every`, before the first record: the wall clock is never too early
                 now_ms = self._context.message.timestamp()[1]
         elif event_ms > now_ms:  # the clock is that before the record
             now_ms = event_ms

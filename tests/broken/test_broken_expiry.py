@@ -55,15 +55,15 @@ ROWS = [
     Broken(
         "a write has the time of the clock before the record",
         ROW.__setitem__,
-        "if event_ms is not None and event_ms > now_ms:",
-        "if False:",
+        "elif event_ms > now_ms:",
+        "elif False:",
         f"{TABLES} hidden_when",
     ),
     Broken(
         "a write has the time of an old record",
         ROW.__setitem__,
-        "if event_ms is not None and event_ms > now_ms:",
-        "if event_ms is not None:",
+        "elif event_ms > now_ms:",
+        "else:",
         f"{TABLES} old_event",
     ),
     Broken(

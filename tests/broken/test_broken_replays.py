@@ -137,7 +137,7 @@ ROWS = [
     ),
     Broken(
         "a record that was tried again stays in the status when it is done",
-        pipeline.runtime.task.task.Task._process,
+        pipeline.runtime.task.task.Task._process_some,
         "                self._backlog.settle(name)\n",
         "                pass\n",
         "tests/runtime/task/test_retries.py names_the_record",

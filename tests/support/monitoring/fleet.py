@@ -1,4 +1,4 @@
-"""Workers with HTTP ports, of the app of the security tests: handlers with dead letters, a second group, and a sink."""
+"""Workers with HTTP ports, of the app in `delays.py`: handlers with dead letters, a second group, and a sink."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.pages import ROOT
 
 __all__ = ["MonitoredFleet"]
 
-_APP = "tests.support.secure.delays:app"
+_APP = "tests.support.monitoring.delays:app"
 _PARTITIONS = 2
 _STOP_S = 60.0
 _PAUSE_S = 0.2

@@ -169,7 +169,9 @@ from pipeline import App, Producer
 from pipeline.config import KafkaSettings, Settings
 topic = App("numbers").topic({numbers.name!r}, key=str, value=int)
 producer = Producer(Settings(KafkaSettings({numbers.servers!r})))
-for n in range(500):
+# A thread of the client that starts may hold a lock of OpenSSL, and the child would inherit it.
+producer.send(topic, "0", 0, id="parent-0").result(30)
+for n in range(1, 500):
     producer.send(topic, str(n), n, id=f"parent-{{n}}")
 children = []
 for number in range(3):

@@ -7,7 +7,7 @@ with what the package reads of it: `DeclaredTopic`, `DeclaredTable`, `DeclaredRe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from pipeline.api.codecs import ValueCodec
 from pipeline.api.event import Event
@@ -17,6 +17,7 @@ from pipeline.core.records import Record
 from pipeline.errors import ConfigError
 
 __all__ = [
+    "Declaration",
     "DeclaredResource",
     "DeclaredTable",
     "DeclaredTopic",
@@ -167,13 +168,12 @@ def declared_topic(topic: Topic[K, V]) -> DeclaredTopic[K, V]:
     return topic
 
 
-class Table(Generic[K, V]):
-    """A table of a group: a declaration without rows. Made by `app.table(...)`; compared by identity.
-
-    In a handler, `ctx.table(table)` gives the rows of the task.
-    """
+class Declaration:
+    """What is stored under a name of a group: a declaration without rows, compared by identity."""
 
     __slots__ = ("_group", "_name")
+
+    _kind: ClassVar[str] = ""  # the public class
 
     if TYPE_CHECKING:  # set by DeclaredTable
         _group: str
@@ -181,7 +181,7 @@ class Table(Generic[K, V]):
 
     @property
     def name(self) -> str:
-        """The table's name."""
+        """Its name."""
         return self._name
 
     @property
@@ -190,7 +190,18 @@ class Table(Generic[K, V]):
         return self._group
 
     def __repr__(self) -> str:
-        return f"Table({self.group}.{self.name})"
+        return f"{self._kind}({self.group}.{self.name})"
+
+
+class Table(Declaration, Generic[K, V]):
+    """A table of a group: a declaration without rows. Made by `app.table(...)`; compared by identity.
+
+    In a handler, `ctx.table(table)` gives the rows of the task.
+    """
+
+    __slots__ = ()
+
+    _kind = "Table"
 
 
 class DeclaredTable(Table[K, V]):

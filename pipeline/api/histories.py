@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from pipeline.api.codecs import ValueCodec, resolve_value
-from pipeline.api.declarations import LONGEST_TTL_S, DeclaredTable
+from pipeline.api.declarations import LONGEST_TTL_S, Declaration, DeclaredTable
 from pipeline.api.keys import KeyCodec, parse_key
 from pipeline.api.windows import (
     END_BYTES,
@@ -42,7 +42,7 @@ _LIMIT_VALUES = 1_000_000
 _LEAST_S = 0.002  # a bucket is at least a millisecond
 
 
-class History(Generic[K, V]):
+class History(Declaration, Generic[K, V]):
     """A history of a group: a declaration without rows. Made by `app.history(...)`; compared by identity.
 
     In a handler, `ctx.history(history)` gives the values of the task.
@@ -50,22 +50,7 @@ class History(Generic[K, V]):
 
     __slots__ = ()
 
-    if TYPE_CHECKING:  # DeclaredHistory has them from DeclaredTable
-        _group: str
-        _name: str
-
-    @property
-    def name(self) -> str:
-        """The history's name."""
-        return self._name
-
-    @property
-    def group(self) -> str:
-        """The name of its group."""
-        return self._group
-
-    def __repr__(self) -> str:
-        return f"History({self.group}.{self.name})"
+    _kind = "History"
 
 
 class HistoryKey(NamedTuple):

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from functools import cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 
 from pipeline.api.codecs import ValueCodec, resolve_value
-from pipeline.api.declarations import DeclaredTable, StepTopic
+from pipeline.api.declarations import Declaration, DeclaredTable, StepTopic
 from pipeline.api.encode_errors import LATEST_MS
 from pipeline.api.keys import KeyCodec, parse_key
 from pipeline.core.event_time import TIMERS_SCHEMA
@@ -38,7 +38,7 @@ DUE_BYTES = 8
 _CREATE_TIME = 1
 
 
-class Timers(Generic[K]):
+class Timers(Declaration, Generic[K]):
     """Timers of a group, one for each key: a declaration without rows. Made by `app.timers(...)`; compared by identity.
 
     In a handler, `ctx.timers(timers)` gives those of the record's partition.
@@ -46,22 +46,7 @@ class Timers(Generic[K]):
 
     __slots__ = ()
 
-    if TYPE_CHECKING:  # DeclaredTimers has them from DeclaredTable
-        _group: str
-        _name: str
-
-    @property
-    def name(self) -> str:
-        """The name of the timers."""
-        return self._name
-
-    @property
-    def group(self) -> str:
-        """The name of their group."""
-        return self._group
-
-    def __repr__(self) -> str:
-        return f"Timers({self.group}.{self.name})"
+    _kind = "Timers"
 
 
 class Armed(NamedTuple):

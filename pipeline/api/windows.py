@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from pipeline.api.closed_windows import closed_type
 from pipeline.api.codecs import ValueCodec
-from pipeline.api.declarations import LONGEST_TTL_S, DeclaredTable, DeclaredTopic, StepTopic
+from pipeline.api.declarations import LONGEST_TTL_S, Declaration, DeclaredTable, DeclaredTopic, StepTopic
 from pipeline.api.encode_errors import REFUSALS
 from pipeline.api.keys import KeyCodec, parse_key
 from pipeline.core.event_time import WINDOW_SCHEMA, ClockState
@@ -177,7 +177,7 @@ class Sessions(Generic[V]):
         return round(self.gap_s * 1000)
 
 
-class Window(Generic[K, V]):
+class Window(Declaration, Generic[K, V]):
     """A window of a group: a declaration without rows. Made by `app.window(...)`; compared by identity.
 
     In a handler, `ctx.window(window)` gives the rows of the task.
@@ -185,22 +185,7 @@ class Window(Generic[K, V]):
 
     __slots__ = ()
 
-    if TYPE_CHECKING:  # DeclaredWindow has them from DeclaredTable
-        _group: str
-        _name: str
-
-    @property
-    def name(self) -> str:
-        """The window's name."""
-        return self._name
-
-    @property
-    def group(self) -> str:
-        """The name of its group."""
-        return self._group
-
-    def __repr__(self) -> str:
-        return f"Window({self.group}.{self.name})"
+    _kind = "Window"
 
 
 class WindowKey(NamedTuple):

@@ -56,7 +56,8 @@ class TimedEvents:
         self._worker: subprocess.Popen[bytes] | None = None
         self._reader = KafkaJournalReader(KafkaSettings(servers))
         cluster = KafkaCluster(KafkaSettings(servers))
-        cluster.create([TopicSpec(f"{prefix}-{name}", PARTITIONS) for name in (*inputs, *outputs)])
+        forever = {"retention.ms": "-1"}  # Kafka would delete events with an old time every five minutes
+        cluster.create([TopicSpec(f"{prefix}-{name}", PARTITIONS, config=forever) for name in (*inputs, *outputs)])
         cluster.close()
 
     def send(self, count: int) -> None:

@@ -40,7 +40,8 @@ while True:
     for path in ("/livez", "/readyz", "/metrics"):
         try:
             connection.request("GET", path)
-            connection.getresponse().read()
+            with connection.getresponse() as answer:
+                answer.read()
         except (OSError, http.client.HTTPException):
             connection.close()  # the server ends old connections
         else:

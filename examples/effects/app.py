@@ -48,11 +48,15 @@ class Payments:
         self._connection = None  # one that failed is not used again
         body = json.dumps({"customer": order.customer, "cents": order.cents})
         headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
-        connection.request("POST", "/charges", body, headers)
-        answer = connection.getresponse()
-        document = json.loads(answer.read())
-        if answer.status not in {200, 201}:
-            raise ValueError(f"the provider says {answer.status}: {document}")
+        try:
+            connection.request("POST", "/charges", body, headers)
+            with connection.getresponse() as answer:
+                document = json.loads(answer.read())
+            if answer.status not in {200, 201}:
+                raise ValueError(f"the provider says {answer.status}: {document}")
+        except BaseException:
+            connection.close()
+            raise
         self._connection = connection
         return str(document["charge"])
 

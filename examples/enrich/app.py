@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
@@ -61,8 +62,12 @@ class Countries:
 
     def _request(self, address: str) -> str:
         url = f"{PROVIDER}/countries/{quote(address, safe='')}"
-        with urllib.request.urlopen(url, timeout=REQUEST_S) as response:  # noqa: S310 - the operator's URL
-            return msgspec.json.decode(response.read(), type=str)
+        try:
+            with urllib.request.urlopen(url, timeout=REQUEST_S) as response:  # noqa: S310 - the operator's URL
+                return msgspec.json.decode(response.read(), type=str)
+        except urllib.error.HTTPError as error:
+            error.close()  # it holds the connection
+            raise
 
     def close(self) -> None:
         """Called when the worker stops."""

@@ -73,8 +73,8 @@ def _ask(settings: HttpSettings, path: str, timeout_s: float) -> tuple[int, _Ans
     connection = HTTPConnection(host, settings.port, timeout=timeout_s)
     try:
         connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, msgspec.json.decode(response.read(), type=_Answer)
+        with connection.getresponse() as response:  # `connection.close` leaves a response open
+            return response.status, msgspec.json.decode(response.read(), type=_Answer)
     except (OSError, HTTPException, msgspec.DecodeError) as error:
         reason = (
             f"no answer within {timeout_s:g} s" if isinstance(error, TimeoutError) else f"no answer: {error}"

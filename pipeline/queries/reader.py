@@ -430,8 +430,8 @@ class Reader:
                 connection.sock.settimeout(connection.timeout)
             try:
                 connection.request("GET", path, headers=headers)
-                response = connection.getresponse()
-                body = response.read()
+                with connection.getresponse() as response:  # `connection.close` leaves a response open
+                    body = response.read()
             except (OSError, http.client.HTTPException):
                 connection.close()
                 if was_idle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 
@@ -27,6 +28,7 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
     provider.server.shutdown()
     provider.server.server_close()
     thread.join(timeout=10)
+    gc.collect()  # reports a connection that a request has left open in the test that made it
 
 
 def test_an_address_is_requested_until_it_is_known(provider: Provider) -> None:

@@ -6,7 +6,7 @@ import http.client
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -36,8 +36,8 @@ def get(port: int, path: str = "/") -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=20)
     try:
         connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        with connection.getresponse() as answer:
+            return answer.status, answer.read()
     finally:
         connection.close()
 
@@ -48,11 +48,11 @@ def connected(port: int) -> socket.socket:
 
 def test_requests_are_answered_on_kept_connections(running: HttpServer) -> None:
     """Prometheus keeps its connection between two scrapes."""
-    connection = http.client.HTTPConnection(LOOPBACK, running.port, timeout=20)
-    for _ in range(3):
-        connection.request("GET", "/")
-        assert connection.getresponse().read() == b"hello"
-    connection.close()
+    with closing(http.client.HTTPConnection(LOOPBACK, running.port, timeout=20)) as connection:
+        for _ in range(3):
+            connection.request("GET", "/")
+            with connection.getresponse() as answer:
+                assert answer.read() == b"hello"
 
 
 def test_clients_that_send_slowly_occupy_no_thread(running: HttpServer) -> None:

@@ -49,7 +49,10 @@ def prometheus(port: int, path: str) -> Any:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/{path}", timeout=_TIMEOUT_S) as answer:
             return json.load(answer)["data"]
-    except (OSError, urllib.error.URLError):
+    except urllib.error.HTTPError as error:
+        error.close()
+        return None
+    except OSError:
         return None
 
 
@@ -61,7 +64,8 @@ def get_page(port: int, path: str, token: str = "") -> tuple[int, str]:
         with urllib.request.urlopen(request, timeout=_PAGE_TIMEOUT_S) as answer:  # noqa: S310 - HTTP
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
+        with error:
+            return error.code, error.read().decode()
     except OSError as error:
         return 0, str(error)
 

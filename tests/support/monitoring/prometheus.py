@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import subprocess
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -131,6 +132,10 @@ class Prometheus:
 
     def _request(self, path: str) -> bytes:
         url = f"http://127.0.0.1:{self._port}{path}"
-        with urllib.request.urlopen(url, timeout=_REQUEST_S) as answer:
-            found: bytes = answer.read()
-            return found
+        try:
+            with urllib.request.urlopen(url, timeout=_REQUEST_S) as answer:
+                found: bytes = answer.read()
+                return found
+        except urllib.error.HTTPError as error:
+            error.close()  # it holds the connection
+            raise

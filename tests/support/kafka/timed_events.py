@@ -57,7 +57,9 @@ class TimedEvents:
         self._reader = KafkaJournalReader(KafkaSettings(servers))
         cluster = KafkaCluster(KafkaSettings(servers))
         forever = {"retention.ms": "-1"}  # Kafka would delete events with an old time every five minutes
-        cluster.create([TopicSpec(f"{prefix}-{name}", PARTITIONS, config=forever) for name in (*inputs, *outputs)])
+        cluster.create(
+            [TopicSpec(f"{prefix}-{name}", PARTITIONS, config=forever) for name in (*inputs, *outputs)]
+        )
         cluster.close()
 
     def send(self, count: int) -> None:

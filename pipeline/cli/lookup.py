@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ __all__ = [
     "TaskOption",
     "app_named",
     "find_app",
+    "find_faust_app",
     "find_group",
     "group_of",
     "journaled_tasks",
@@ -73,6 +74,43 @@ def find_app(target: str) -> DeclaredApp:
     Raises:
         ConfigError: The module cannot be imported, or has no such App.
     """
+    value, module, attribute = _named(target)
+    if not isinstance(value, App):
+        what = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+        raise ConfigError(
+            f"{target} is {what}, and not an App{_where_it_is(module)}", hint=_apps_of(module, attribute)
+        )
+    return declared_app(value)
+
+
+def find_faust_app(target: str) -> Any:
+    """Import the `faust.App` that `target` names, as MODULE:NAME, and the modules that it discovers.
+
+    Raises:
+        ConfigError: The module cannot be imported, or has no such `faust.App`.
+    """
+    value, module, _ = _named(target)
+    base = sys.modules.get("faust.app.base")
+    if base is None or not isinstance(value, base.App):
+        what = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+        raise ConfigError(
+            f"{target} is {what}, and not a faust.App{_where_it_is(module)}",
+            hint="for an App of this package, leave out the word faust" if isinstance(value, App) else None,
+        )
+    try:
+        value.finalize()
+        if value.conf.autodiscover:
+            value.discover()
+    except Exception as error:
+        raise ConfigError(
+            f"{target} cannot be configured:\n{_as_the_user_sees_it(error)}",
+            hint="check the settings of faust.App, and autodiscover=",
+        ) from error
+    return value
+
+
+def _named(target: str) -> tuple[object, ModuleType, str]:
+    """The object that `target` names, its module, and its name there. Raises ConfigError."""
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:
         raise ConfigError(f"{target!r} is not MODULE:APP", hint=_how_to_write_it(module_name))
@@ -85,12 +123,7 @@ def find_app(target: str) -> DeclaredApp:
                 hint=_apps_of(module, attribute),
             )
         value = getattr(value, part)
-    if not isinstance(value, App):
-        what = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
-        raise ConfigError(
-            f"{target} is {what}, and not an App{_where_it_is(module)}", hint=_apps_of(module, attribute)
-        )
-    return declared_app(value)
+    return value, module, attribute
 
 
 def find_group(

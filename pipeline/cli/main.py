@@ -32,6 +32,7 @@ COMMANDS = {
     "probe": "probe:probe",
     "reset": "reset:reset",
     "migrate": "migrate:migrate_app",
+    "faust": "faust:faust_app",
     "table": "table:table_app",
     "journal": "journal:journal_app",
     "debug": "debug:debug",
@@ -54,7 +55,7 @@ COMMANDS = {
 GROUPS = {
     "Start": ("new", "demo"),
     "Run and inspect an app": ("worker", "status", "probe", "ui", "table", "journal", "debug", "checkpoints"),
-    "Repair and change an app": ("deadletters", "reset", "migrate"),
+    "Repair and change an app": ("deadletters", "reset", "migrate", "faust"),
     "Rehearse failures": ("drill",),
     "Check and secure": ("doctor", "acls"),
     "Topics and records": ("topics", "produce", "loads", "consume"),

@@ -1,0 +1,1 @@
+"""Faust applications on this engine: what they use, and how they move."""

@@ -14,10 +14,12 @@ from pipeline.core.names import TopicPartition
 from pipeline.core.records import partition_of
 from pipeline.errors import ConfigError, HandlerError
 from pipeline.ports import Output, TopicSpec
+from pipeline.runtime.assignment.retried import INTERVAL_S
 from pipeline.runtime.idle_positions import QUIET_S
 from pipeline.runtime.restore.genesis import JOURNAL_CONFIG
+from pipeline.runtime.status import read_status
 from pipeline.testing import TestDriver
-from pipeline.testing.memory_clients import MemoryJournalReader
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 from tests.support.checker.tracing import made_from
 from tests.support.runtime.format_1 import start_in_format_1
 
@@ -41,9 +43,9 @@ class Echo:
         ctx.send(self.out, event.key, event.value, headers=made_from("echo.main", event))
 
 
-def driver_of(echo: Echo, max_poll_records: int = 10_000) -> TestDriver:
+def driver_of(echo: Echo, max_poll_records: int = 10_000, partitions: int = PARTITIONS) -> TestDriver:
     settings = WorkerSettings(worker_id="test", max_poll_records=max_poll_records)
-    return TestDriver(echo.app, partitions=PARTITIONS, settings=settings)
+    return TestDriver(echo.app, partitions=partitions, settings=settings)
 
 
 def test_a_first_start_asks_for_all_positions_of_a_task_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +88,27 @@ def test_a_record_stops_only_its_partition() -> None:
     assert (event["task"], event["partitions"]) == (0, [0, 2])
     assert (event["topic"], event["partition"], event["offset"]) == ("numbers", 2, 1)
     assert event["hint"].startswith("fix the handler")
+
+
+def test_a_status_names_the_partitions_that_are_stopped() -> None:
+    """Their lag alone would look like that of a slow task."""
+    echo = Echo()
+    driver = driver_of(echo, partitions=6)
+    for partition in (0, 2, 4):
+        driver.send(echo.numbers, "a", BAD if partition else 1, partition=partition)
+    for _ in range(3):
+        driver.run()
+        driver.clock.advance(INTERVAL_S)
+    broker, now_ms = driver.broker, driver.clock.wall_ms()
+    status = read_status("echo", MemoryCluster(broker), MemoryJournalReader(broker), now_ms)
+    (problem,) = status.problems
+    because = "cannot be processed by Echo.repeat: ValueError: unlucky"
+    assert problem.text == (
+        "echo/main/0: partitions 2, 4 of its inputs are stopped: "
+        f"the record numbers[2] offset 0 {because}; the record numbers[4] offset 0 {because}"
+    )
+    assert problem.hint.startswith("fix the handler or the record and start the worker again")
+    assert problem.hint.endswith("runbooks/poison-record.md")
 
 
 def test_a_stopped_partition_continues_after_a_restart() -> None:

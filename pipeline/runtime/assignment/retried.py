@@ -22,6 +22,7 @@ __all__ = ["RetriedRecords", "hang_note", "retry_note"]
 INTERVAL_S = 1.0
 NOTED_AFTER_S = 3.0
 _REASON_CHARACTERS = 200
+_SHOWN_REASONS = 3
 
 
 class RetriedRecords:
@@ -48,7 +49,7 @@ class RetriedRecords:
             if at is not None and at.ignores_cancellation:
                 retrying, problem = False, hang_note(at)
             if task.stopped and task.poison is None:
-                retrying, problem = False, stop_note(task.stopped)
+                retrying, problem = False, stop_note(task.id, task.stopped)
             if problem != noted.get(task.id, ""):
                 ownership.note_problem(task.id, task.applied.seq, problem, retrying=retrying)
             if problem:
@@ -63,10 +64,22 @@ def hang_note(at: AtWork) -> str:
     )
 
 
-def stop_note(stopped: Mapping[int, PipelineError]) -> str:
-    """The text about partitions of a task that are stopped while its others continue."""
-    listed = ", ".join(map(str, sorted(stopped)))
-    return f"partition {listed} of its inputs is stopped: {next(iter(stopped.values()))}"
+def stop_note(task: TaskId, stopped: Mapping[int, PipelineError]) -> str:
+    """The text about partitions of a task that are stopped while its others continue.
+
+    It gives the reasons of the first ones, without their tracebacks, which are in the worker's log.
+    """
+    partitions = sorted(stopped)
+    errors = [stopped[partition] for partition in partitions]
+    reasons = [
+        error.message.splitlines()[0].removeprefix(f"task {task}: ") for error in errors[:_SHOWN_REASONS]
+    ]
+    if len(errors) > _SHOWN_REASONS:
+        reasons.append(f"and {len(errors) - _SHOWN_REASONS:,} more")
+    one = len(partitions) == 1
+    listed = f"{'partition' if one else 'partitions'} {', '.join(map(str, partitions))}"
+    hint = next((error.hint for error in errors if error.hint), "follow runbooks/poison-record.md")
+    return f"{listed} of its inputs {'is' if one else 'are'} stopped: {'; '.join(reasons)}\n  -> {hint}"
 
 
 def retry_note(retried: Retried) -> str:

@@ -1,7 +1,8 @@
 """Random histories of a whole app: whatever crashes, fails and is done to it, results are those of a fold.
 
-The app is `tests.support.runtime.random_app`: two groups, three partitions, ids, retries, dead letters, and a table
-whose type changes from version to version. Another process may act in the middle of any step of the worker's.
+The app is `tests.support.runtime.random_app`: two groups, three partitions, one to three tasks, ids, retries, dead
+letters, and a table whose type changes from version to version. Another process may act in the middle of any step of
+the worker's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from pipeline.app import declared_app
 from pipeline.config import WorkerSettings
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.records import partition_of
@@ -28,6 +30,7 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Output, Step
+from pipeline.runtime.reset import plan_reset, reset_task, start_at
 from pipeline.testing import TestDriver
 from pipeline.testing.system import DeferredExecutor
 from tests.support.checker import Checker, MemoryLog
@@ -65,9 +68,8 @@ INPUTS = st.lists(
     min_size=1,
     max_size=8,
 )
-TASKS = st.builds(
-    TaskId, st.just("random"), st.sampled_from(["main", "second"]), st.integers(0, PARTITIONS - 1)
-)
+GROUPS = st.sampled_from(["main", "second"])
+NUMBERS = st.integers(0, PARTITIONS - 1)
 STORE_CALLS = ("put", "get", "objects", "delete")
 
 
@@ -78,11 +80,11 @@ class RandomHistories(RuleBasedStateMachine):
         super().__init__()
         self.expected = Expected()
         self.calls: Calls = Calls()
-        self.made = make_app(1, self.calls)
         self.disk_dies_too = False
         self.resets: dict[str, list[int]] = defaultdict(list)  # reports of each key when it was reset
 
     @initialize(
+        tasks=st.fixed_dictionaries({"main": st.integers(1, PARTITIONS), "second": st.integers(1, PARTITIONS)}),
         deferred=st.booleans(),
         seed=st.integers(0, 2**16),
         cache_bytes=st.sampled_from([1, 1_000, 1_000_000]),
@@ -93,6 +95,7 @@ class RandomHistories(RuleBasedStateMachine):
     )
     def start(
         self,
+        tasks: dict[str, int],
         deferred: bool,
         seed: int,
         cache_bytes: int,
@@ -111,6 +114,8 @@ class RandomHistories(RuleBasedStateMachine):
             max_records_per_commit=records_per_commit,
             max_poll_records=poll_records,
         )
+        self.tasks = tasks
+        self.made = make_app(1, self.calls, tasks)
         app = self.made.app
         self.driver = TestDriver(app, partitions=PARTITIONS, deferred=deferred, seed=seed, settings=limits)
         self.driver.broker.refuses = _refuses
@@ -212,7 +217,7 @@ class RandomHistories(RuleBasedStateMachine):
         if self.made.version < VERSIONS:
             if clean:
                 self.attempt(self.driver.stop)
-            self.made = make_app(self.made.version + 1, self.calls)
+            self.made = make_app(self.made.version + 1, self.calls, self.tasks)
             self.driver.restart(app=self.made.app)
 
     @rule(topic=st.sampled_from(["numbers", "sums", "reports", "dead letters"]), clean=st.booleans())
@@ -251,8 +256,8 @@ class RandomHistories(RuleBasedStateMachine):
         with pytest.raises(ConfigError, match="was deleted and created again"):
             self.driver.run()
         self.driver.restart()
-        for partition in range(PARTITIONS):
-            self.reset_task(TaskId("random", group, partition), "earliest")
+        for number in range(self.tasks[group]):
+            self.reset_task(TaskId("random", group, number), "earliest")
 
     @rule(fault=faults())
     def fail(self, fault: Fault) -> None:
@@ -264,17 +269,24 @@ class RandomHistories(RuleBasedStateMachine):
         for _ in range(times):
             self.driver.checkpoints.fail_next(call, CheckpointStoreError("no answer"), after=happened)
 
-    @rule(task=TASKS)
-    def time_out(self, task: TaskId) -> None:
+    @rule(group=GROUPS, number=NUMBERS)
+    def time_out(self, group: str, number: int) -> None:
+        self.time_out_task(TaskId("random", group, number % self.tasks[group]))
+
+    def time_out_task(self, task: TaskId) -> None:
         """The coordinator aborts a transaction by itself and fences its producer."""
         self.driver.broker.expire(task.transactional_id)
 
-    @rule(task=TASKS, start=STARTS)
-    def reset(self, task: TaskId, start: str | float) -> None:
+    @rule(group=GROUPS, partition=NUMBERS, start=STARTS, whole_task=st.booleans())
+    def reset(self, group: str, partition: int, start: str | float, *, whole_task: bool) -> None:
         """A state is forgotten, under a worker that may be in the middle of anything; input comes again, or never."""
+        task = TaskId("random", group, partition % self.tasks[group])
+        self.reset_while_it_runs(task, start, None if whole_task else partition)
+
+    def reset_while_it_runs(self, task: TaskId, start: str | float, partition: int | None) -> None:
         with self.in_another_process():
             try:
-                self.reset_task(task, start)
+                self.reset_task(task, start, partition)
             except FatalTaskError as error:
                 if "no journal" not in error.message and "no entry" not in error.message:
                     raise
@@ -288,31 +300,49 @@ class RandomHistories(RuleBasedStateMachine):
 
         def act(task: TaskId) -> None:
             if what == "time-out":
-                self.time_out(task)
+                self.time_out_task(task)
             else:
-                self.reset(task, what)
+                self.reset_while_it_runs(task, what, task.number)
             if in_doubt:
                 unknown = UnknownOutcomeError("no answer")
                 self.driver.broker.fail_next("commit", unknown, where=task.transactional_id)
 
         self.meddler.arm(*at, act)
 
-    def reset_task(self, task: TaskId, start: str | float) -> None:
-        self._reset_task(task, start)
+    def reset_task(self, task: TaskId, start: str | float, partition: int | None = None) -> None:
+        """Reset one partition of a task, or all of them."""
+        self._reset_task(task, start, partition)
         self.checker.check()  # before the entry can be truncated: it says where the history begins again
 
-    def _reset_task(self, task: TaskId, start: str | float) -> None:
+    def _reset_task(self, task: TaskId, start: str | float, partition: int | None) -> None:
+        tasks = self.tasks[task.group]
+        partitions = [partition] if partition is not None else [*range(task.number, PARTITIONS, tasks)]
         if task.group == "second":
-            self.driver.reset(group="second", partition=task.number)
+            self._request_reset(task, "earliest", partition)
             for key, found in self.topics.reports.since().items():
-                if partition_of(key.encode(), PARTITIONS) == task.number:
+                if partition_of(key.encode(), PARTITIONS) in partitions:
                     self.resets[key].append(len(found))
             return
-        end = len(self.expected.inputs[task.number])
-        place = {"earliest": 0, "latest": end}[start] if isinstance(start, str) else int(end * start)
-        self.driver.reset(str(place), partition=task.number)
-        sums, letters = self.results(task.number)
-        self.expected.reset(task.number, place, sum(map(len, sums.values())) + len(letters))
+        ends = [len(self.expected.inputs[each]) for each in partitions]
+        if isinstance(start, str):
+            places = [0] * len(ends) if start == "earliest" else ends
+            self._request_reset(task, start, partition)
+        else:  # an offset of all the partitions
+            places = [int(min(ends) * start)] * len(ends)
+            self._request_reset(task, str(places[0]), partition)
+        for each, place in zip(partitions, places, strict=True):
+            sums, letters = self.results(each)
+            self.expected.reset(each, place, sum(map(len, sums.values())) + len(letters))
+
+    def _request_reset(self, task: TaskId, start: str, partition: int | None) -> None:
+        """As `TestDriver.reset`, which resets one partition or all tasks."""
+        driver, environment = self.driver, self.driver.environment()
+        declared = declared_app(self.made.app)
+        groups = [group for group in declared.groups if group.name == task.group]
+        number = task.number if partition is None else None
+        for reset in [*plan_reset(declared, groups, number, start_at([start]), environment, partition)]:
+            reset_task(reset, "reset", environment, driver.settings)
+        driver.clock.advance(driver.settings.check_interval_s)
 
     @contextmanager
     def in_another_process(self) -> Iterator[None]:
@@ -422,6 +452,7 @@ def test_an_input_is_recreated_after_a_truncation() -> None:
     """The checker never reads an entry that has the topic's id, and must not take one topic for the other."""
     history = RandomHistories()
     history.start(
+        tasks={"main": PARTITIONS, "second": PARTITIONS},
         deferred=False,
         seed=0,
         cache_bytes=1,

@@ -97,10 +97,13 @@ class RandomApp:
     followed: Table[str, Seen]
 
 
-def make_app(version: int, calls: Calls) -> RandomApp:
-    """`version`: 1 and up; topics and tables have the same names in all. `calls`: of `add`, by partition and offset."""
-    app = App("random")
-    second = app.group("second")
+def make_app(version: int, calls: Calls, tasks: Mapping[str, int]) -> RandomApp:
+    """`version`: 1 and up; topics and tables have the same names in all. `calls`: of `add`, by partition and offset.
+
+    `tasks`: of each group, at most PARTITIONS.
+    """
+    app = App("random", tasks=tasks["main"])
+    second = app.group("second", tasks=tasks["second"])
     counted_type: Any = msgspec.defstruct(
         "Counted", [(f"count_{version}", int), ("upgraded", tuple[int, ...])], frozen=True
     )

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from pipeline.api.type_schema import schema_of, show
+from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError, InputError
 
 __all__ = ["KeyCodec", "parse_key", "resolve_key"]
@@ -172,7 +173,7 @@ def _array(
         if not values:
             return b"["
         if len(values) > len(parts.__args__):
-            raise TypeError(f"a key has {len(parts.__args__)} fields, not {len(values)}: {key!r}")
+            raise TypeError(f"a key has {counted(len(parts.__args__), 'field')}, not {len(values)}: {key!r}")
         msgspec.convert(values, GenericAlias(tuple, parts.__args__[: len(values)]))
         whole = len(values) == len(parts.__args__)
         return encoder.encode(values) if whole else encoder.encode(values)[:-1] + b","

@@ -182,7 +182,8 @@ def _show(inventories: Sequence[Inventory], *, json: bool) -> None:
     strays = [held for found in inventories for held in found.strays.values()]
     if strays:
         print_message(
-            f"{counted(len(strays), 'object')} ({sum(held.size for held in strays):,} bytes) belong to no checkpoint"
+            f"{counted(len(strays), 'object')} ({sum(held.size for held in strays):,} bytes) "
+            f"{'belongs' if len(strays) == 1 else 'belong'} to no checkpoint"
         )
     for found in inventories:
         if not found.restorable:

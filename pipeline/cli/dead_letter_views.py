@@ -43,7 +43,7 @@ def record_lines(rows: Sequence[Row], width: int) -> Iterator[str]:
 
 def _reason(found: DeadLetter) -> str:
     letter = found.letter
-    attempts = f", {letter.tries:,} attempts" if letter.tries > 1 else ""
+    attempts = f", {counted(letter.tries, 'attempt')}" if letter.tries > 1 else ""
     replay = f", replay {letter.replay:,}" if letter.replay else ""
     return f"{letter.handler or 'no handler'}{attempts}{replay}: {readable(letter.error.encode())}"
 

@@ -202,7 +202,8 @@ def show(
             raise InputError(f"topic {source.topic.name} has no such dead letter", hint=_ask(target))
         if choice.ids and most is None and shown < len(choice.ids):
             raise InputError(
-                f"topic {source.topic.name} lacks {len(choice.ids) - shown} of these {len(choice.ids)} dead letters",
+                f"topic {source.topic.name} lacks {len(choice.ids) - shown} of these "
+                f"{counted(len(choice.ids), 'dead letter')}",
                 hint=_ask(target),
             )
 

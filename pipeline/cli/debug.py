@@ -191,7 +191,7 @@ def print_run(run: DebugRun) -> None:
     place = f"{record.topic()}[{record.partition()}] offset {record.offset():,}"
     inputs = ", ".join(f"{shown} {at.start:,}-{at.stop - 1:,}" for shown, at in _inputs(run.prepared).items())
     others = f"{counted(len(records.before), 'record')} before this one, {len(records.after):,} after it"
-    attempts = f", {run.attempts} attempts" if run.attempts > 1 else ""
+    attempts = f", {counted(run.attempts, 'attempt')}" if run.attempts > 1 else ""
     facts = [
         ("record", f"{place}{when}, key {readable(record.key())}"),
         ("commit", f"entry {entry.seq:,} of {iso_time(entry.wall_ms)}, by worker {entry.owner}"),

@@ -12,6 +12,7 @@ import typer
 from pipeline.cli.options import JsonOption, print_json, print_message
 from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.config import load_settings
+from pipeline.core.suggestions import counted
 from pipeline.drills.page import page_of
 from pipeline.drills.report import Report, schema
 from pipeline.drills.reports import Reports, compare
@@ -114,13 +115,16 @@ def show_report(report: Report) -> None:
     intact = "intact" if point.chain_intact else "BROKEN"
     once = "each once" if point.exactly_once else "NOT each once"
     typer.echo(
-        f"  journals: {point.entries:,} entries, {point.input_offsets:,} input offsets, {once}; chain {intact}"
+        f"  journals: {counted(point.entries, 'entry')}, {counted(point.input_offsets, 'input offset')}, {once}; "
+        f"chain {intact}"
     )
     if point.states_compared:
         typer.echo(f"  states: {point.states_equal} of {point.states_compared} equal to the replay")
     if point.outputs_compared:
         different = len({effect.topic for effect in point.effects if effect.kind == "output"})
-        typer.echo(f"  outputs: {point.outputs_compared:,} compared, {different} partitions with differences")
+        typer.echo(
+            f"  outputs: {point.outputs_compared:,} compared, {counted(different, 'partition')} with differences"
+        )
     _show_timeline(report)
     for text in report.deviations:
         typer.echo(f"deviation: {text}")

@@ -105,7 +105,8 @@ def reset(
             seq = reset_task(planned, owner, environment, settings.worker)
         except PipelineError as error:
             raise type(error)(
-                f"{error.message}\n{done} of {len(resets)} tasks were reset before this error",
+                f"{error.message}\n{done} of {counted(len(resets), 'task')} {'was' if done == 1 else 'were'} reset "
+                "before this error",
                 hint=error.hint or "run the command again for the other tasks, with --group and --task",
             ) from error
         what = f"epoch {seq}" if planned.plan.group.sinks else f"journal entry {seq}"

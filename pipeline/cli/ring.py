@@ -13,6 +13,7 @@ import typer
 from pipeline.cli.options import JsonOption, print_json, print_message
 from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.core.ring import Ring, assign, moves
+from pipeline.core.suggestions import counted
 
 __all__ = ["ring_app"]
 
@@ -58,7 +59,8 @@ def simulate(
         return
     print_table(_COLUMNS, map(_cells, rows))
     print_message(
-        f"{tasks} tasks, {workers} workers, {join} joined, {leave} left; load: tasks per worker at the end"
+        f"{counted(tasks, 'task')}, {counted(workers, 'worker')}, {join} joined, {leave} left; load: tasks per "
+        "worker at the end"
     )
 
 

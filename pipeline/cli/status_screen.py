@@ -65,7 +65,7 @@ def screen(found: AppStatus, now_ms: int, space: Space, *, tasks: bool = False) 
     if len(lines) > height:
         lines = [
             *lines[: max(0, height - 1)],
-            Text(f"... and {len(lines) - height + 1:,} more lines: --tasks"),
+            Text(f"... and {counted(len(lines) - height + 1, 'more line')}: --tasks"),
         ]
     return Text("\n", no_wrap=True, overflow="ignore").join(lines)
 

@@ -19,6 +19,7 @@ import msgspec
 
 from pipeline.core.dead_letter_count import LetterCount
 from pipeline.core.inputs import MAX_PARTITIONS, ROW_PREFIX_BYTES, TaskInputs, packed, row_prefix, unpacked
+from pipeline.core.suggestions import counted
 from pipeline.errors import FatalTaskError, InvariantError
 
 __all__ = [
@@ -235,7 +236,7 @@ def decode_body(body: bytes, version: Format) -> Entry:
 def stored_identity(identity: Identity, version: Format) -> StoredIdentity:
     """An identity as `version` stores it. Raises InvariantError for one of the other format."""
     if format_of(identity) != version:
-        raise InvariantError(f"an identity with {identity.tasks} tasks in format {version}")
+        raise InvariantError(f"an identity with {counted(identity.tasks, 'task')} in format {version}")
     if version == 2:
         return identity
     return _IdentityFields(*(getattr(identity, name) for name in _IdentityFields.__struct_fields__))
@@ -244,7 +245,9 @@ def stored_identity(identity: Identity, version: Format) -> StoredIdentity:
 def loaded_identity(identity: Identity, version: Format) -> Identity:
     """An identity that was read. Raises msgspec.ValidationError for one of the other format."""
     if format_of(identity) != version:
-        raise msgspec.ValidationError(f"an identity with {identity.tasks} tasks in format {version}")
+        raise msgspec.ValidationError(
+            f"an identity with {counted(identity.tasks, 'task')} in format {version}"
+        )
     return identity
 
 

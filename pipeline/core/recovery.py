@@ -88,7 +88,7 @@ def plan_genesis(
             return GenesisPlan.WRITE
         raise FatalTaskError(f"{where} existed before ({traces[0]}), but its journal is empty", hint=hint)
     raise FatalTaskError(
-        f"{where}: {partitions - with_genesis} of {partitions} journal partitions have no genesis entry",
+        f"{where}: {partitions - with_genesis} of {counted(partitions, 'journal partition')} without a genesis entry",
         hint=hint,
     )
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from pipeline.core.inputs import TaskInputs
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.recovery import CommitOutcome
-from pipeline.core.suggestions import counted
+from pipeline.core.suggestions import are, counted
 from pipeline.errors import ConfigError, FatalTaskError, InvariantError
 
 __all__ = [
@@ -206,7 +206,8 @@ def plan_positions(
         absent = [TopicPartition(topic, p) for p in range(now.partitions) if (topic, p) not in known]
         if absent and len(absent) < now.partitions:
             raise FatalTaskError(
-                f"{where}: {len(absent)} of {now.partitions} positions in topic {topic} are missing, {absent[0]} first",
+                f"{where}: of {now.partitions} positions in topic {topic}, {len(absent)} "
+                f"{are(len(absent))} missing, {absent[0]} first",
                 hint=hint,
             )
         missing += absent

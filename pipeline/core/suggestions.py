@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pipeline.core.names import TaskId, known_apps
 from pipeline.errors import ConfigError, InputError
 
-__all__ = ["Problem", "closest", "counted", "did_you_mean", "no_app", "no_topic", "noun", "topic_hint"]
+__all__ = ["Problem", "are", "closest", "counted", "did_you_mean", "no_app", "no_topic", "noun", "topic_hint"]
 
 _SIMILARITY = 0.6  # difflib's ratio: below it, unrelated names are suggested
 
@@ -66,6 +66,11 @@ def topic_hint(names: Sequence[str], *, named: bool) -> str:
 def counted(count: int, what: str) -> str:
     """The count with its noun: `1 record`, `1,000 records`, `2 entries`."""
     return f"{count:,} {noun(count, what)}"
+
+
+def are(count: int) -> str:
+    """The verb for so many: `is` for 1, else `are`."""
+    return "is" if count == 1 else "are"
 
 
 def noun(count: int, what: str) -> str:

@@ -29,6 +29,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.broker import LocalKafka
+from pipeline.core.suggestions import counted, noun
 from pipeline.demo.comparison import Comparison, Expected, Found, compare, fold, show, write_payments
 from pipeline.demo.processes import DemoError, Processes, signals_postponed
 from pipeline.demo.reading import OutputTopic, opened, table_rows
@@ -209,10 +210,11 @@ class _Run:
         show(lines, self._console)
         exact = all(line.exact for line in lines)
         if not exact:
-            self._say(f"NOT EXACT: {max(line.wrong for line in lines)} accounts differ")
+            self._say(f"NOT EXACT: {counted(max(line.wrong for line in lines), 'wrong account')}")
         records = lines[0]
         self._say(
-            f"demo: {count} events, {self._kills} kills, {records.lost} lost, {records.duplicated} duplicated, "
+            f"demo: {count} {noun(count, 'event')}, {counted(self._kills, 'kill')}, {records.lost} lost, "
+            f"{records.duplicated} duplicated, "
             f"{seconds:.0f} s"
         )
         return exact

@@ -12,7 +12,7 @@ from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.core.names import TopicPartition, workers_topic
 from pipeline.core.records import partition_of
-from pipeline.core.suggestions import counted
+from pipeline.core.suggestions import are, counted
 from pipeline.doctor.findings import Finding, ok, problem, unknown, warning
 from pipeline.ports import Clock, Cluster, JournalReader, Sources, TopicInfo
 from pipeline.ports.cluster import Probe
@@ -179,20 +179,20 @@ def _replicas(info: TopicInfo, probe: Probe, most: int) -> Iterator[Finding]:
         yield warning(
             "topics",
             f"topic {info.name} has 1 replica: a lost disk of one broker loses its records",
-            f"give it {most} replicas with kafka-reassign-partitions.sh",
+            f"give it {counted(most, 'replica')} with kafka-reassign-partitions.sh",
         )
     elif info.replication >= 3 and least < 2:
         yield warning(
             "topics",
-            f"topic {info.name} has {info.replication} replicas, and min.insync.replicas={least}: a commit may be on "
-            "one broker only, and is lost with it",
+            f"topic {info.name} has {counted(info.replication, 'replica')}, and min.insync.replicas={least}: a "
+            "commit may be on one broker only, and is lost with it",
             f"pipeline topics set {info.name} min.insync.replicas=2",
         )
     elif info.replication > 1 and least >= info.replication:
         yield warning(
             "topics",
             f"topic {info.name} refuses writes while any broker is down: min.insync.replicas={least} of "
-            f"{info.replication} replicas",
+            f"{counted(info.replication, 'replica')}",
             f"pipeline topics set {info.name} min.insync.replicas={info.replication - 1}",
         )
 
@@ -264,19 +264,20 @@ def _judged(info: TopicInfo, sample: _Sample) -> Finding:
     check, wrong = "partitioner", sample.keyed - sample.right
     if not sample.keyed:
         return unknown(check, f"topic {info.name} has no records with keys")
+    sampled = counted(sample.keyed, "sampled key")
     if not wrong:
-        return ok(check, f"topic {info.name}: all of {sample.keyed} sampled keys are where murmur2 puts them")
+        return ok(check, f"topic {info.name}: all of {sampled} {are(sample.keyed)} where murmur2 puts them")
     if sample.crc == sample.keyed or sample.crc > wrong // 2:
         return problem(
             check,
-            f"topic {info.name}: {wrong} of {sample.keyed} sampled keys are not where murmur2 puts them, and CRC32 "
+            f"topic {info.name}: {wrong} of {sampled} {are(wrong)} not where murmur2 puts them, and CRC32 "
             "does: a producer uses librdkafka's default partitioner",
             "set partitioner=murmur2_random in that producer (docs/how-to/producing.md); the records of a key are then "
             "in one partition only if the topic is loaded again",
         )
     return warning(
         check,
-        f"topic {info.name}: {wrong} of {sample.keyed} sampled keys are not where murmur2 puts them",
+        f"topic {info.name}: {wrong} of {sampled} {are(wrong)} not where murmur2 puts them",
         "its producers choose partitions themselves, or partitions were added (runbooks/partitions-changed.md). "
         "Records of one key must be in one partition",
     )

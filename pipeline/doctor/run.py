@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.api.app import DeclaredApp
 from pipeline.config import Settings
 from pipeline.core.permissions import Role, grants_of
+from pipeline.core.suggestions import counted
 from pipeline.databases import RealDatabases
 from pipeline.doctor.cluster import check_broker, check_clock, check_partitioner, check_topics
 from pipeline.doctor.findings import Finding, Level, ok, problem, run_check, unknown, warning
@@ -98,7 +99,10 @@ def _partitioner(app: DeclaredApp, settings: Settings, probe: KafkaProbe) -> Ite
 def _descriptors(app: DeclaredApp, settings: Settings, probe: KafkaProbe) -> Iterator[Finding]:
     demand = demand_of(app, probe, settings.worker.state_dir)
     require_descriptors(app.name, demand)
-    yield ok("open files", f"a worker may need {demand.descriptors} open files, and the limit is not lower")
+    yield ok(
+        "open files",
+        f"a worker may need {counted(demand.descriptors, 'open file')}, and the limit is not lower",
+    )
 
 
 def _store(app: DeclaredApp | None, settings: Settings, probe: KafkaProbe | None) -> Iterator[Finding]:

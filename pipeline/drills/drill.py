@@ -142,7 +142,9 @@ class Run:
             alive = len(sample.status.workers)
             return sample.all_live() and (workers is None or alive == workers)
 
-        self.wait(rests, "all tasks live" + (f" on {workers} workers" if workers is not None else ""))
+        self.wait(
+            rests, "all tasks live" + (f" on {counted(workers, 'worker')}" if workers is not None else "")
+        )
 
     def lag_before(self, task: TaskId) -> int:
         """The lag that a task may have when it has caught up: that of the steady state, and some records."""

@@ -146,10 +146,11 @@ class ScaleOut(Drill):
     def plan(self, scene: Scene) -> Plan:
         worker = scene.local_victim()
         tasks = [status.task for status in scene.sample.status.tasks]
+        moved = len(tasks) // (len(scene.sample.status.workers) + 1)
         return Plan(
             f"worker {worker.worker}-drill, with the command of worker {worker.worker}",
             [f"start worker {worker.worker}-drill", "stop it when it has its share"],
-            f"about {len(tasks) // (len(scene.sample.status.workers) + 1)} tasks move to it, and back",
+            f"about {counted(moved, 'task')} {'moves' if moved == 1 else 'move'} to it, and back",
             tasks,
             # The newcomer copies its share while the owners process, and then takes over what has been released.
             scene.start_s(worker.worker)

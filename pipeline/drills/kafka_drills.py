@@ -138,7 +138,7 @@ class _NetworkDrill(Drill):
         began_s = run.clock.monotonic_s()
         self._during(run, plan)
         run.pause(max(0.0, seconds - (run.clock.monotonic_s() - began_s)))
-        run.proves(f"the proxy {self._effect()} {self._affected(way)} times")
+        run.proves(f"the proxy {self._effect()} {counted(self._affected(way), 'time')}")
         run.act(f"end of the fault for worker {way.victim.worker}", fault=False)
         step.undo(run.clock)
         self._after(run, plan)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline.core.suggestions import counted
 from pipeline.drills.report import Report, TaskTimeline
 
 __all__ = ["page_of"]
@@ -86,7 +87,7 @@ def _cards(report: Report) -> str:
         _card(
             "Exactly once",
             ", ".join(kinds) if kinds else "yes",
-            f"{point.input_offsets:,} input offsets in {point.entries:,} entries; the chain is "
+            f"{counted(point.input_offsets, 'input offset')} in {counted(point.entries, 'entry')}; the chain is "
             f"{'intact' if point.chain_intact else 'broken'}",
             bad=bool(kinds),
         ),

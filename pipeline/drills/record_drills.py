@@ -8,6 +8,7 @@ from contextlib import closing
 from pipeline.api.app import DeclaredApp
 from pipeline.config import ProducerSettings
 from pipeline.core.names import GroupId, TopicPartition
+from pipeline.core.suggestions import counted
 from pipeline.drills.drill import Drill, Plan, Run, UnrecoveredError
 from pipeline.drills.scene import RefusedDrillError, Scene, environment_of
 from pipeline.kafka.event_client import KafkaEventClients
@@ -95,7 +96,7 @@ class PoisonRecord(Drill):
             lambda: run.observer.samples[-1].open_letters >= before + len(groups),
             "a dead letter in each group",
         )
-        run.proves(f"{len(groups)} dead letters were written")
+        run.proves(f"{counted(len(groups), 'dead letter')} {'was' if len(groups) == 1 else 'were'} written")
         run.notes += [_cleanup(run.scene, group, ends, delivered[0]) for group in groups]
         partition = delivered[0].partition()
         assert partition is not None  # noqa: S101 - of a delivered record

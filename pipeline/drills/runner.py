@@ -21,7 +21,7 @@ from typing import NamedTuple
 from pipeline.config import Settings
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition, decode_position
-from pipeline.core.suggestions import counted
+from pipeline.core.suggestions import are, counted
 from pipeline.drills.assembling import Outcome, assemble_report
 from pipeline.drills.conditions import Condition
 from pipeline.drills.containers import Engine, find_containers
@@ -188,10 +188,12 @@ class Runner:
             first = waiting[0]
             raise RefusedDrillError(
                 "not-steady",
-                f"{len(waiting)} of {len(sample.status.tasks)} tasks are not live: {first.task} is {first.phase.value}",
+                f"{len(waiting)} of {counted(len(sample.status.tasks), 'task')} {are(len(waiting))} not live: "
+                f"{first.task} is {first.phase.value}",
                 hint=f"repair them first: pipeline status {self._app}",
             )
-        return [f"all {len(sample.status.tasks)} tasks are live"]
+        count = len(sample.status.tasks)
+        return [f"every task is live: {counted(count, 'task')}"]
 
     def _conditions(self, options: Options) -> Sequence[Condition]:
         return [*options.abort_if, Condition("elapsed_s", ">", self._settings.drills.timeout_s * 3)]

@@ -23,6 +23,7 @@ from pipeline.core.inputs import topic_of
 from pipeline.core.journal_format import Identity
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.position import decode_position
+from pipeline.core.suggestions import counted
 from pipeline.drills.drill import Run
 from pipeline.drills.observation import short
 from pipeline.drills.report import Effect
@@ -85,12 +86,14 @@ def compare_topics(
             whole_topic=whole_topic,
         )
         run.outputs_compared += result.compared
-        verdict = "equal" if not result.differences else f"DIFFERENT for {len(result.differences):,} keys"
-        run.act(f"topic {name}: {result.compared:,} outputs of the replay, {verdict}", fault=False)
+        verdict = (
+            "equal" if not result.differences else f"DIFFERENT for {counted(len(result.differences), 'key')}"
+        )
+        run.act(f"topic {name}: {counted(result.compared, 'output')} of the replay, {verdict}", fault=False)
         if result.unordered:
             run.notes.append(
-                f"topic {name}: {result.unordered:,} keys are null or of several partitions; their order was "
-                "not compared"
+                f"topic {name}: {counted(result.unordered, 'key')} null or of several partitions: the order of their "
+                "outputs was not compared"
             )
         first = sorted(result.differences, key=lambda each: each.live or (0, 1 << 62))[:_SHOWN]
         for number, each in enumerate(first, 1):
@@ -113,7 +116,7 @@ def compare_rows(run: Run, spec: ShadowSpec, task: ShadowTask, environment: Envi
     run.compared += 1
     run.equal += not shown
     count = len(shown) + more
-    verdict = "equal" if not count else f"{count:,} rows DIFFERENT"
+    verdict = "equal" if not count else f"{counted(count, 'row')} DIFFERENT"
     run.act(f"task {short(live)} at entry {task.end_seq}: {verdict}", fault=False)
     for number, row in enumerate(shown, 1):
         rest = more if number == len(shown) else 0
@@ -160,7 +163,7 @@ def _output_effect(
         _record_at(live, found.live, environment), _record_at(shadow, found.shadow, environment)
     )
     where = "" if found.live is not None else " (offset of the shadow topic)"
-    rest = f"; and {more:,} more keys" if more else ""
+    rest = f"; and {counted(more, 'more key')}" if more else ""
     return Effect(
         kind="output",
         task="",
@@ -194,7 +197,7 @@ def _row_effect(
         offset, topic = found.first, task.inputs.label(name, task.end)
         debug = f"pipeline debug {target} {topic_of(name)}/{partition}/{offset}"
         where = f"first different in offsets {found.first} to {found.last} of {topic}: {debug}"
-    rest = f"; and {more:,} more rows of this task" if more else ""
+    rest = f"; and {counted(more, 'more row')} of this task" if more else ""
     return Effect(
         kind="state",
         task=short(live),

@@ -79,7 +79,8 @@ class ShadowReplay(Drill):
         for group in groups:
             if len(group.inputs) > 1:
                 yield (
-                    f"group {group.name} reads {len(group.inputs)} topics: the order of their records relative to each "
+                    f"group {group.name} reads {counted(len(group.inputs), 'topic')}: the order of their records "
+                    "relative to each "
                     "other is not recorded, so a difference may come from this order"
                 )
         yield from start_text(self._tasks(scene, groups))
@@ -88,11 +89,12 @@ class ShadowReplay(Drill):
         groups = self._groups(scene)
         tasks = self._tasks(scene, groups)
         count = sum(max(0, task.end[name] - task.start[name]) for task in tasks for name in task.end)
+        offsets = counted(count, "input offset")
         return Plan(
             f"{counted(len(tasks), 'task')} of " + ", ".join(f"group {group.name}" for group in groups),
             [
                 f"create topics {scene.app}-shadow-..., which the drill deletes at its end",
-                f"run the handlers of {scene.options.target} in this directory on about {count:,} input offsets",
+                f"run the handlers of {scene.options.target} in this directory on about {offsets}",
                 "repeat the effects of these handlers outside Kafka, such as HTTP calls",
                 "compare rows and outputs with those of the live app",
             ],
@@ -117,7 +119,7 @@ class ShadowReplay(Drill):
                 DeleteShadow(shadow, [group.name for group in groups], scene.settings.kafka.bootstrap_servers)
             )
             spec.write(place / "shadow.json")
-            run.act(f"create {len(outputs)} topics {shadow}-out-...", fault=False)
+            run.act(f"create {counted(len(outputs), 'topic')} {shadow}-out-...", fault=False)
             environment.cluster.create([_spec_of(info, outputs[name]) for name, info in topics.items()])
             self._replay(run, spec, place, environment)  # 2 to 4
             written = compare_topics(run, spec, ends, topics, environment)  # 5
@@ -125,7 +127,8 @@ class ShadowReplay(Drill):
                 compare_rows(run, spec, task, environment)
                 run.pause(0.0)
             run.proves(
-                f"{run.compared} states and {run.outputs_compared:,} outputs of {written} topics were compared"
+                f"{counted(run.compared, 'state')} and {counted(run.outputs_compared, 'output')} of "
+                f"{counted(written, 'topic')} were compared"
             )
         run.notes.append(
             "dead letters, sinks and effects outside Kafka were not compared. Handlers that use the time, random "
@@ -236,7 +239,7 @@ class ShadowReplay(Drill):
         )
         possible = {place: reader.bounds(place).end for place in places}
         _wait_until_stable(run, possible)
-        run.act(f"restore the live states of {len(tasks)} tasks in {place}", fault=False)
+        run.act(f"restore the live states of {counted(len(tasks), 'task')} in {place}", fault=False)
         return OutputEnds(certain, possible), tasks
 
     def _restored(self, run: Run, live: LiveTask, place: Path, environment: Environment) -> ShadowTask:
@@ -282,7 +285,8 @@ class ShadowReplay(Drill):
                     f"progress of the shadow app (its log: {_tail(log)})",
                 )
             run.act(
-                f"{len(spec.tasks)} tasks of the shadow app have processed {pending.reached:,} input offsets in "
+                f"{counted(len(spec.tasks), 'task')} of the shadow app processed "
+                f"{counted(pending.reached, 'input offset')} in "
                 f"{run.clock.monotonic_s() - began_s:.1f} s",
                 fault=False,
             )

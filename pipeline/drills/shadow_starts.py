@@ -26,6 +26,7 @@ from pipeline.core.inputs import TaskInputs, topic_of
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId, TopicPartition, record_place
 from pipeline.core.records import iso_time
+from pipeline.core.suggestions import are, counted
 from pipeline.drills.scene import RefusedDrillError
 from pipeline.drills.shadow_spec import ShadowTask
 from pipeline.errors import InputError
@@ -218,13 +219,17 @@ def start_text(tasks: Sequence[ShadowTask]) -> Iterator[str]:
     """What the starts mean, in words, one line for each kind."""
     fresh = sum(not task.seq for task in tasks)
     if fresh:
-        yield f"{fresh} tasks are replayed from their beginning, without rows"
+        yield f"{_replayed(fresh)} from the beginning of the journal, without rows"
     if fresh < len(tasks):
         first = next(task for task in tasks if task.seq)
         yield (
-            f"{len(tasks) - fresh} tasks are replayed from a later entry, with the live rows of that entry: errors "
+            f"{_replayed(len(tasks) - fresh)} from a later entry, with the live rows of that entry: errors "
             f"before it are in both. Task {first.group}/{first.number} from entry {first.seq}"
         )
+
+
+def _replayed(tasks: int) -> str:
+    return f"{counted(tasks, 'task')} {are(tasks)} replayed"
 
 
 def _read(live: LiveTask, reader: JournalReader, end: int) -> _History:

@@ -103,7 +103,9 @@ class ReplayFromCheckpoint(Drill):
             if environment.checkpoints is not None:
                 environment.checkpoints.transfers.close()
             environment.cluster.close()
-        run.proves(f"{run.compared} states were restored and compared")
+        run.proves(
+            f"{counted(run.compared, 'state')} {'was' if run.compared == 1 else 'were'} restored and compared"
+        )
 
     @staticmethod
     def _tasks(scene: Scene) -> list[TaskId]:
@@ -123,7 +125,8 @@ class ReplayFromCheckpoint(Drill):
                 source = f"checkpoint {past.start.ref.seq}" if past.start is not None else "the first entry"
                 verdict = "equal" if now == then else "DIFFERENT"
                 run.act(
-                    f"task {short(live.task)} at entry {live.seq}, from {source} and {past.replayed} entries: "
+                    f"task {short(live.task)} at entry {live.seq}, from {source} and "
+                    f"{counted(past.replayed, 'entry')}: "
                     f"hash {then}, live {now}, {verdict}"
                 )
                 if now != then:
@@ -160,7 +163,7 @@ def _differences(live: _LiveState, past: PastState, environment: Environment) ->
     more = sum(1 for _ in found)
     for number, row in enumerate(shown, 1):
         topic, offset, origin = _last_write(live, row, tables, environment)
-        rest = f"; and {more} more rows of this task" if more and number == len(shown) else ""
+        rest = f"; and {counted(more, 'more row')} of this task" if more and number == len(shown) else ""
         yield Effect(
             kind="state",
             task=short(live.task),

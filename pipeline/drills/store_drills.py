@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pipeline.core.names import TaskId
+from pipeline.core.suggestions import counted
 from pipeline.drills.drill import Drill, Plan, Run
 from pipeline.drills.intent import MoveBack, RestoreFile
 from pipeline.drills.scene import RefusedDrillError, Scene
@@ -76,7 +77,7 @@ class StoreDown(Drill):
                 f"no task of app {scene.app} has a checkpoint, so the drill could not tell whether the store is in use",
                 hint="wait for worker.checkpoint_interval_s, and look at pipeline status",
             )
-        yield f"{used} tasks have checkpoints"
+        yield f"there are checkpoints of {counted(used, 'task')}"
 
     def plan(self, scene: Scene) -> Plan:
         root = store_directory(scene)

@@ -276,7 +276,7 @@ class FreezeWorker(Drill):
             if entry.kind is EntryKind.COMMIT and entry.owner == victim.worker
         ]
         run.proves(
-            f"worker {victim.worker} continued, and has committed {len(foreign)} entries since, all as owner"
+            f"worker {victim.worker} continued, and has committed {counted(len(foreign), 'entry')} since, all as owner"
         )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from pipeline.config import HttpSettings, WorkerSettings
+from pipeline.core.suggestions import are, counted
 from pipeline.http.application import Answer, Application, Request, Route, json_answer
 from pipeline.http.documents import AppDocuments, PageApp
 from pipeline.http.rows import ROWS, RowDocuments
@@ -75,7 +76,8 @@ def readiness(figures: WorkerFigures | None, *, stopping: bool) -> Answer:
         return json_answer({"ready": True, "tasks": len(figures.assigned)})
     named = {str(task): figures.phase(task) for task in missing[:_SHOWN_TASKS]}
     return _not_ready(
-        f"{len(missing)} of {len(figures.assigned)} assigned tasks are not live here", tasks=named
+        f"{len(missing)} of {counted(len(figures.assigned), 'assigned task')} {are(len(missing))} not live here",
+        tasks=named,
     )
 
 

@@ -29,7 +29,7 @@ from pipeline.api.histories import DeclaredHistory
 from pipeline.api.keys import parse_key
 from pipeline.api.row_places import partition_of_row
 from pipeline.api.timed_rows import TimedRow, Times, has_times
-from pipeline.core.suggestions import did_you_mean
+from pipeline.core.suggestions import counted, did_you_mean
 from pipeline.errors import InputError
 from pipeline.http.application import Answer, Request, failed, json_answer
 from pipeline.runtime.row_queries import Elsewhere, FoundRow, RowQueries
@@ -136,7 +136,7 @@ def _place(
     partition = int(text)
     if not 0 <= partition < partitions:
         raise InputError(
-            f"there is no partition {partition}: the inputs have {partitions} partitions, from 0"
+            f"there is no partition {partition}: the inputs have {counted(partitions, 'partition')}, from 0"
         )
     return partition, encoded
 

@@ -20,6 +20,7 @@ from confluent_kafka import KafkaException
 from pipeline.config import KafkaSettings, ProducerSettings, is_secret
 from pipeline.core.names import JOURNAL_READER
 from pipeline.core.recovery_time import MEMBER_HEARTBEAT_S, MEMBER_SESSION_S
+from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError
 from pipeline.kafka.errors import error_of, request_failure
 
@@ -104,7 +105,7 @@ class RepeatFilter(logging.Filter):
                 self._seen.clear()
             self._seen[alike] = (now + QUIET_S, 0)
         if count:
-            record.msg, record.args = f"{text} (and {count} lines like it before)", ()
+            record.msg, record.args = f"{text} (and {counted(count, 'line')} like it before)", ()
         return True
 
 

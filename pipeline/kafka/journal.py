@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from pipeline.config import KafkaSettings
 from pipeline.core.names import JOURNAL_READER, TopicPartition
+from pipeline.core.suggestions import counted
 from pipeline.errors import OutOfRangeError, StaleReadError, TruncatedError, UnreachableError
 from pipeline.kafka import clients
 from pipeline.kafka.errors import NO_ANSWER, error_of, partition_failure, request_failure, until_settled
@@ -91,7 +92,7 @@ class KafkaJournalReader:
         answers = [ends for future in requests if (ends := future.result()) is not None]
         if 2 * len(answers) <= len(servers):
             raise UnreachableError(
-                f"ends of {partitions[0]} and others: {len(answers)} of {len(servers)} brokers answered",
+                f"ends of {partitions[0]} and others: {len(answers)} of {counted(len(servers), 'broker')} answered",
                 hint="most brokers must answer, because one may be a stale leader: check the brokers, then try again",
             )
         return {place: max(ends[place] for ends in answers).offset for place in partitions}

@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
+from pipeline.core.suggestions import counted
 from pipeline.errors import (
     AbortableError,
     FatalTaskError,
@@ -159,7 +160,8 @@ class KafkaTransactionalProducer:
         left, delivered = len(self._producer), sum(map(len, self._offsets.values()))
         if left or delivered != self._chunks:
             raise AbortableError(
-                f"{self._id}: after flush {left} records wait, {delivered} of {self._chunks} chunks delivered"
+                f"{self._id}: after flush {counted(left, 'record')} not sent, {delivered} of "
+                f"{counted(self._chunks, 'chunk')} delivered"
             )
         entries = [offsets for offsets in self._offsets.values() if offsets]
         for offsets in entries:

@@ -25,6 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from pipeline.core.names import TopicPartition
+from pipeline.core.suggestions import counted
 from pipeline.core.topic_settings import same_value
 from pipeline.errors import ConfigError, PipelineError, UnreachableError
 from pipeline.kafka import clients
@@ -96,7 +97,7 @@ class KafkaTopics(AdminRequests):
             identity, most = count.most_common(1)[0] if count else (None, 0)
             if 2 * most <= len(servers):
                 raise UnreachableError(
-                    f"topic {name}: {most} of {len(servers)} brokers agree on what it is",
+                    f"topic {name}: {most} of {counted(len(servers), 'broker')} agree on what it is",
                     hint="check the brokers: one may be down, or a stale leader",
                 )
             if identity is not None:
@@ -180,7 +181,8 @@ class KafkaTopics(AdminRequests):
         self._require(topic)
         if not check_only:
             self._wait(
-                lambda: self._writable([topic], partitions), f"topic {topic} to have {partitions} partitions"
+                lambda: self._writable([topic], partitions),
+                f"topic {topic} to have {counted(partitions, 'partition')}",
             )
 
     def replicas(self, topic: str) -> list[Replicas]:

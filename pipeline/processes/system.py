@@ -172,7 +172,8 @@ def require_descriptors(app: str, demand: Demand) -> None:
     tasks = counted(demand.tasks, "task")
     brokers = counted(demand.brokers, "broker")
     raise ConfigError(
-        f"app {app} has {tasks} on {brokers}: a worker that runs them all may need {needed} open files, and this "
+        f"app {app} has {tasks} on {brokers}: a worker that runs them all may need {counted(needed, 'open file')}, "
+        "and this "
         f"process may have {limit}",
         hint=f"raise the hard limit: `ulimit -n {needed}` before the start; LimitNOFILE={needed} in a systemd unit; "
         f"`--ulimit nofile={needed}:{needed}` for a container",

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from pipeline.core.records import Record
+from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError, DeliveryError, PipelineError
 from pipeline.forks import in_children
 
@@ -241,7 +242,7 @@ in_children(_renew_lock)
 def undelivered(
     count: int, first: Sequence[Delivery], what: str, reason: PipelineError | None = None
 ) -> DeliveryError:
-    """An error about `count` events. `first`: the first ones. `what`: the predicate of the message.
+    """An error about `count` events. `first`: the first ones. `what`: happened to them.
 
     `reason`: why the first one failed. An error of settings is not fixed by a retry.
     """
@@ -251,7 +252,7 @@ def undelivered(
         hint = reason.hint
     names = ", ".join(named(delivery) for delivery in first) + (", ..." if count > len(first) else "")
     return DeliveryError(
-        f"{count} events {what}: {names}{because}",
+        f"{counted(count, 'event')} {'was' if count == 1 else 'were'} {what}: {names}{because}",
         hint=hint,
         count=count,
         events=tuple((delivery.topic, delivery.key, delivery.id) for delivery in first),

@@ -26,6 +26,7 @@ import msgspec
 
 from pipeline.config import ProducerSettings
 from pipeline.core.records import Record
+from pipeline.core.suggestions import counted
 from pipeline.errors import DeliveryError, InvariantError, PipelineError, ProducerClosedError, QueueFullError
 from pipeline.forks import call_in_children, never_release
 from pipeline.ports import EventClient, EventClients, Logger, error_fields
@@ -173,7 +174,7 @@ class Outbox:
                 raise self._ended
             settled = self._wait_until_settled(self._sequence, timeout_s)
         if not settled:
-            raise self._undelivered(f"are not delivered after {timeout_s} s")
+            raise self._undelivered(f"not delivered after {timeout_s} s")
         self._raise_failed()
 
     def close(self, timeout_s: float | None) -> None:
@@ -192,9 +193,7 @@ class Outbox:
                 self._ended = self._ended or ProducerClosedError("the producer is closed")  # 1
                 self._room.notify_all()
                 settled = self._wait_until_settled(self._sequence, timeout_s)  # 2
-                problem = (
-                    None if settled else self._undelivered(f"were given up at close, after {timeout_s} s")
-                )
+                problem = None if settled else self._undelivered(f"given up at close, after {timeout_s} s")
                 if not settled and self._client is not None:
                     self._client.purge()  # 3
                     self._wait_until_settled(self._sequence, _PURGE_S)
@@ -213,7 +212,7 @@ class Outbox:
             return
         with self._room:
             left = bool(self._waiting)
-            lost = self._undelivered("were not delivered when the producer was dropped without close()")
+            lost = self._undelivered("not delivered when the producer was dropped without close()")
             self._ended = self._ended or ProducerClosedError("the producer was dropped")
         self._stop = True
         self.hurry()
@@ -343,8 +342,10 @@ class Outbox:
     def full(self, event: Encoded, waited_s: float) -> QueueFullError:
         """Why an event was not taken."""
         return QueueFullError(
-            f"event {text_of(event.id)} for topic {event.topic} was not sent: {len(self._waiting)} events of "
-            f"{self._bytes} bytes wait for delivery, and none became room in {waited_s:g} s",
+            f"event {text_of(event.id)} for topic {event.topic} was not sent: {counted(len(self._waiting), 'event')} "
+            "of "
+            f"{self._bytes} bytes {'waits' if len(self._waiting) == 1 else 'wait'} for delivery, and none became "
+            f"room in {waited_s:g} s",
             hint="Kafka is unreachable or slower than the producer: send less, or raise max_records and max_bytes",
         )
 
@@ -381,4 +382,4 @@ class Outbox:
             self._failed_beyond = 0
         if count:
             reason = failed[0].exception() if failed else None
-            raise undelivered(count, failed[:_NAMED], "were not delivered", reason)
+            raise undelivered(count, failed[:_NAMED], "not delivered", reason)

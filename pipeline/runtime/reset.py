@@ -25,6 +25,7 @@ from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.names import TaskId, TopicPartition, is_replays
 from pipeline.core.recovery import check_identity
 from pipeline.core.sink_positions import PositionRow, next_epoch, rows_by_input
+from pipeline.core.suggestions import counted
 from pipeline.errors import FatalTaskError, InputError
 from pipeline.ports import JournalReader
 from pipeline.runtime.commit.admin_entry import append_entry, last_of
@@ -276,7 +277,8 @@ def _require_journal(plan: GroupPlan, environment: Environment) -> None:
         )
     if found.partitions != plan.task_count:
         raise FatalTaskError(
-            f"the journal {topic} has {found.partitions} partitions, the group {plan.task_count} tasks",
+            f"the journal {topic} has {counted(found.partitions, 'partition')}, the group "
+            f"{counted(plan.task_count, 'task')}",
             hint="follow runbooks/partitions-changed.md",
         )
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pipeline.core.names import TopicPartition
 from pipeline.core.records import partition_of
+from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError, FencedError, InvariantError
 from pipeline.ports import Clock, Output, TopicInfo, TopicSpec
 from pipeline.testing.faults import Faults
@@ -204,7 +205,7 @@ class MemoryBroker:
             if spec.name in self._topics:
                 return
             if spec.partitions < 1:
-                raise ConfigError(f"topic {spec.name} cannot have {spec.partitions} partitions")
+                raise ConfigError(f"topic {spec.name} cannot have {counted(spec.partitions, 'partition')}")
             check_settings(spec.name, spec.config)
             if check_only:
                 return

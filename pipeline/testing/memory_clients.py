@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pipeline.core.names import TopicPartition
+from pipeline.core.suggestions import counted
 from pipeline.errors import (
     AbortableError,
     ConfigError,
@@ -70,7 +71,9 @@ class MemoryCluster:
         with self._broker.faults.at("grow", topic):
             missing = partitions - self._described(topic).partitions
             if missing < 1:
-                raise ConfigError(f"topic {topic}: {partitions} partitions would not be an increase")
+                raise ConfigError(
+                    f"topic {topic}: {counted(partitions, 'partition')} would not be an increase"
+                )
             if not check_only:
                 self._broker.add_partitions(topic, missing)
 

@@ -63,4 +63,4 @@ def test_genesis_is_refused_when_some_partitions_have_none_row_6(
     """Genesis of all partitions is one transaction, so a part of it is no crash but a loss."""
     with pytest.raises(FatalTaskError) as caught:
         genesis(with_genesis=with_genesis, written=written, traces=traces)
-    assert_helpful(caught.value, GROUP, f"{missing} journal partitions have no genesis entry")
+    assert_helpful(caught.value, GROUP, f"{missing} journal partitions without a genesis entry")

@@ -159,5 +159,5 @@ def test_an_input_that_was_added_gets_its_rows_row_4() -> None:
 def test_an_input_with_some_of_its_rows_is_refused_row_5(traces: list[str]) -> None:
     """They are written in one transaction, so the others were lost."""
     found = [r for r in everything() if (r.topic, r.partition) != ("b", 1)]
-    with pytest.raises(FatalTaskError, match=r"1 of 2 positions in topic b are missing, b\[1\] first"):
+    with pytest.raises(FatalTaskError, match=r"of 2 positions in topic b, 1 is missing, b\[1\] first"):
         plan_positions("group", found, NOW, traces)

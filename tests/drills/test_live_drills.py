@@ -106,7 +106,7 @@ def _checkpoints(live: LiveApp) -> int:
 def test_a_poison_record_becomes_one_dead_letter(live: LiveApp) -> None:
     """A record that cannot be decoded must cost its task no pause."""
     report = _held(live, "poison-record", "--app", "tests.support.kafka.sums:app")
-    assert any("1 dead letters were written" in each.text for each in report.fault.evidence)
+    assert any("1 dead letter was written" in each.text for each in report.fault.evidence)
     (note,) = [each for each in report.notes if "pipeline deadletters discard" in each]
     command = note.partition("stays open: pipeline ")[2].split()
     assert "1 record" in live.run_command(*command)

@@ -105,7 +105,7 @@ def test_a_replay_from_a_later_record_begins_with_the_live_rows(unforgetting: Li
     live.wait_for(lambda: len(live.bench.sent) > 400)
     said = live.run("run", "shadow-replay", "--app", _APP, "--yes", "--from", f"{live.name}-amounts/0/60")
     report = live.report()
-    assert any(each.startswith("1 tasks are replayed from a later entry") for each in report.preconditions)
+    assert any(each.startswith("1 task is replayed from a later entry") for each in report.preconditions)
     assert report.recovery_point.states_compared == report.recovery_point.states_equal == 1
     assert "topic" in said
     live.finish()

@@ -74,7 +74,7 @@ def test_a_worker_with_a_task_that_is_not_live_is_not_ready(role: TaskRole | Non
     answer = readiness(worker(roles, TASKS[:2]), stopping=False)
     assert answer.status == 503
     said = msgspec.json.decode(answer.body)
-    assert said["error"] == "1 of 2 assigned tasks are not live here"
+    assert said["error"] == "1 of 2 assigned tasks is not live here"
     assert list(said["tasks"]) == ["shop/main/1"]
 
 

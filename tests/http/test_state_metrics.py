@@ -209,7 +209,7 @@ def test_a_task_is_in_one_phase() -> None:
     assert found.sum("pipeline_task_phase") == 2
     answer = readiness(sums.driver.worker.figures(), stopping=False)
     assert answer.status == 503
-    assert b"1 of 2 assigned tasks are not live" in answer.body
+    assert b"1 of 2 assigned tasks is not live" in answer.body
 
 
 def phases(found: Scrape, phase: str) -> float:

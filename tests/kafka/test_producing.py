@@ -123,7 +123,7 @@ def test_events_fail_in_time_while_kafka_is_away_and_each_is_named() -> None:
     ):
         sent[0].result()
     producer.send(topic, "k", 11, id="unseen")
-    with pytest.raises(DeliveryError, match="1 events were not delivered: event unseen"):
+    with pytest.raises(DeliveryError, match="1 event was not delivered: event unseen"):
         producer.close()
 
 
@@ -132,7 +132,7 @@ def test_a_close_that_gives_up_releases_the_client_and_names_the_events() -> Non
     topic = App("numbers").topic("nowhere", key=str, value=int)
     producer = Producer(Settings(KafkaSettings("127.0.0.1:1")))
     sent = producer.send(topic, "k", 1, id="id-1")
-    with pytest.raises(DeliveryError, match=r"1 events were given up at close, after 0.1 s: event id-1"):
+    with pytest.raises(DeliveryError, match=r"1 event was given up at close, after 0.1 s: event id-1"):
         producer.close(0.1)
     assert isinstance(sent.exception(), DeliveryError)
 

@@ -90,7 +90,7 @@ def test_a_limit_that_is_too_low_is_refused_with_the_number(limits: list[int]) -
         require_descriptors("delays", demand)
     needed = demand.descriptors
     assert caught.value.message == (
-        f"app delays has 300 tasks on 1 broker: a worker that runs them all may need {needed} open files, "
+        f"app delays has 300 tasks on 1 broker: a worker that runs them all may need {needed:,} open files, "
         "and this process may have 1024"
     )
     assert f"`ulimit -n {needed}`" in (caught.value.hint or "")

@@ -154,7 +154,7 @@ def test_flush_tells_of_an_event_whose_coroutine_no_longer_waits(loop_is_gone: b
 
     asyncio.run(run())
     producer.clients.release()
-    with pytest.raises(DeliveryError, match="1 events were not delivered: event 7 "):
+    with pytest.raises(DeliveryError, match="1 event was not delivered: event 7 "):
         producer.flush(LONG_S)
     producer.close()
 

@@ -17,7 +17,7 @@ def test_flush_names_what_is_not_delivered_in_time_and_keeps_trying() -> None:
     producer = held()
     fill(producer, 7)
     with pytest.raises(
-        DeliveryError, match=r"7 events are not delivered after 0.01 s: event id-0 .*, \.\.\."
+        DeliveryError, match=r"7 events were not delivered after 0.01 s: event id-0 .*, \.\.\."
     ) as caught:
         producer.flush(0.01)
     assert caught.value.count == 7

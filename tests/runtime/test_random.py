@@ -84,7 +84,9 @@ class RandomHistories(RuleBasedStateMachine):
         self.resets: dict[str, list[int]] = defaultdict(list)  # reports of each key when it was reset
 
     @initialize(
-        tasks=st.fixed_dictionaries({"main": st.integers(1, PARTITIONS), "second": st.integers(1, PARTITIONS)}),
+        tasks=st.fixed_dictionaries(
+            {"main": st.integers(1, PARTITIONS), "second": st.integers(1, PARTITIONS)}
+        ),
         deferred=st.booleans(),
         seed=st.integers(0, 2**16),
         cache_bytes=st.sampled_from([1, 1_000, 1_000_000]),

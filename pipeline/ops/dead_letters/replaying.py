@@ -35,6 +35,7 @@ from pipeline.api.group import DeclaredGroup
 from pipeline.core.dead_letters import Replay, encode_replay
 from pipeline.core.names import TopicPartition
 from pipeline.core.recovery import CommitOutcome
+from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError, FencedError
 from pipeline.ops.dead_letters.letters import Choice, DeadLetter, LetterId, dead_letter_topic, places_of
 from pipeline.ops.dead_letters.marks import (
@@ -234,7 +235,7 @@ class Replayer:
         """Steps 4 and 5, until the batch is committed."""
         before = self._marks.get(batch[0].id)
         marks = self._transactions.write(
-            f"{len(batch)} dead letters from {batch[0].name} on",
+            f"{counted(len(batch), 'dead letter')} from {batch[0].name} on",
             receipt=lambda: self._marks_of(batch),
             send=lambda engine, marks: self._send(engine, batch, marks),
             outcome=lambda marks: self._judge(batch[0].id, before, marks),

@@ -28,6 +28,7 @@ from typing import NamedTuple
 import msgspec
 
 from pipeline.core.recovery import CommitOutcome
+from pipeline.core.suggestions import counted
 from pipeline.errors import FencedError, InputError, InvariantError
 from pipeline.ops.loading.finished_files import FinishedFiles
 from pipeline.ops.loading.formats.lines import ReadPosition
@@ -125,7 +126,7 @@ def check_prefix(position: LoadPosition, found: ReadPosition) -> None:
         if (found.offset, found.digest) != (position.offset, position.prefix_hash):
             raise refused(
                 position.name,
-                f"{position.file} has changed since {position.line:,} of its rows were loaded: its bytes differ",
+                f"{position.file} has changed since the load of {counted(position.line, 'row')}: its bytes differ",
                 _SAME_FILES,
             )
         return
@@ -139,7 +140,7 @@ def check_prefix(position: LoadPosition, found: ReadPosition) -> None:
         raise refused(
             position.name,
             f"{position.file} has changed within the part that was loaded, its first {position.offset:,} bytes"
-            f" ({position.line:,} lines)",
+            f" ({counted(position.line, 'line')})",
             _SAME_FILES,
         )
 

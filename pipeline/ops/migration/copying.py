@@ -33,6 +33,7 @@ from pipeline.core.journal_format import EntryKind, Identity, InputFacts
 from pipeline.core.names import COPY_GROUP, GroupId, TaskId, TopicPartition, copy_name
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery import check_identity
+from pipeline.core.suggestions import counted
 from pipeline.errors import (
     ConfigError,
     FatalTaskError,
@@ -308,7 +309,8 @@ class _Run:
         if era is Era.UNKNOWN:
             raise InputError(
                 f"{copy.old.name}[{number}]@{record.offset()}: murmur2 assigns its key to another partition, with "
-                f"{copy.before} and with {copy.old.partitions} partitions; the order of the key's records is unknown",
+                f"{copy.before} and with {counted(copy.old.partitions, 'partition')}; the order of the key's records "
+                "is unknown",
                 hint="its producer uses another partitioner than murmur2; see runbooks/partitions-changed.md",
             )
         return era

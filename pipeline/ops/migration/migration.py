@@ -24,7 +24,7 @@ from pipeline.core.names import (
     is_replays,
     workers_group,
 )
-from pipeline.core.suggestions import Problem
+from pipeline.core.suggestions import Problem, are, counted
 from pipeline.errors import InputError
 from pipeline.ops.apps import groups_of, holding_more, inputs_of, last_entry_before, listed, tasks_of
 from pipeline.ops.migration.copying import Copy, copied_up_to, copy_task
@@ -105,7 +105,8 @@ def survey(
     if not migration.topics and not incomplete:
         problems += _expired([found[name] for name in sorted(inputs) if name in found], reader)
     notes = [
-        f"{name} had {count} partitions and now has {found[name].partitions}, and is not copied: this is correct only "
+        f"{name} had {counted(count, 'partition')} and now has {found[name].partitions}, and is not copied: this is "
+        "correct only "
         f"if {migration.old} itself writes the topic, and {migration.new} writes to another one"
         for name, count in sorted(inputs.items())
         if name not in migration.topics and name in found and found[name].partitions != count
@@ -218,7 +219,8 @@ def unfinished(
     problems = list(surveyed.problems)
     if members := cluster.member_ids(workers_group(migration.old)):
         hint = "stop them; Kafka removes a killed worker from the group after 10 s"
-        problems.append(Problem(f"{len(members)} of the workers of {migration.old} are alive", hint))
+        text = f"{counted(len(members), 'worker')} of {migration.old} {are(len(members))} alive"
+        problems.append(Problem(text, hint))
     for copy in surveyed.copies:
         if left := _not_copied(copy, cluster, reader):
             text = f"{copy.old.name} holds records that are not copied, in {listed(left)}"

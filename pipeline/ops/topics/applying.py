@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pipeline.core.suggestions import Problem, did_you_mean
+from pipeline.core.suggestions import Problem, counted, did_you_mean
 from pipeline.core.topic_settings import SETTINGS, UNMANAGED
 from pipeline.errors import ConfigError, UnreachableError
 from pipeline.ops.topics.declarations import TopicDeclaration
@@ -58,7 +58,8 @@ def carry_out(plan: Plan, cluster: Cluster, report: Callable[[TopicResult], None
             outcome = _carry_out(each, cluster)
         except UnreachableError as error:
             raise UnreachableError(
-                f"{error.message}\n{len(outcomes)} of {len(waiting)} topics were applied; "
+                f"{error.message}\n{len(outcomes)} of {counted(len(waiting), 'topic')} "
+                f"{'was' if len(outcomes) == 1 else 'were'} applied; "
                 f"{each.topic.name} perhaps in part",
                 hint="run the same command again: it applies the remaining changes",
             ) from error
@@ -100,7 +101,7 @@ def _carry_out(each: TopicPlan, cluster: Cluster) -> TopicResult:
             done.append("configured")
         if each.grows:
             cluster.grow(name, each.topic.partitions)  # 4
-            done.append(f"grown to {each.topic.partitions} partitions")
+            done.append(f"grown to {counted(each.topic.partitions, 'partition')}")
         if each.action is TopicAction.DELETE:
             cluster.delete([name])  # 5
             done.append("deleted")

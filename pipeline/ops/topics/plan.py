@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from pipeline.core.names import GroupId, never_declared
-from pipeline.core.suggestions import Problem, did_you_mean
+from pipeline.core.suggestions import Problem, counted, did_you_mean
 from pipeline.core.topic_settings import UNMANAGED, loss, same_value
 from pipeline.errors import InputError
 from pipeline.ops.topics.declarations import TopicDeclaration
@@ -298,7 +298,7 @@ def _stateful(reader: Readers, topic: TopicDeclaration, actual: TopicInfo) -> Pr
         text = f"it is unknown whether group {_named(reader.group)} reads the topic: {reader.unknown}"
         return Problem(text, "repair the journal first; if the app will never run again, delete its journal")
     return Problem(
-        f"group {_named(reader.group)} reads the topic: with {topic.partitions} partitions instead of "
+        f"group {_named(reader.group)} reads the topic: with {counted(topic.partitions, 'partition')} instead of "
         f"{actual.partitions}, the table rows of most keys would be in another partition",
         f"move the app to a topic with more partitions with pipeline migrate: {_RUNBOOK}; "
         f"if the app will never run again, delete {reader.group.journal_topic}",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.notes import DeferredGroup
-from pipeline.core.suggestions import Problem, counted
+from pipeline.core.suggestions import Problem, are, counted
 from pipeline.runtime.status.app_status import GroupLetters, TaskPhase, TaskStatus, WorkerStatus
 
 __all__ = ["LETTERS_PER_MINUTE", "late_groups", "letter_problems", "problems_of"]
@@ -61,7 +61,8 @@ def _without_worker(
     retired = [status for status in tasks if status.phase is TaskPhase.RETIRED]
     if retired and len(retired) < len([status for status in tasks if not status.database]):
         yield Problem(
-            f"{len(retired)} of {len(tasks)} tasks are retired, and the others are not",
+            f"{len(retired)} of {counted(len(tasks), 'task')} {are(len(retired))} retired, and "
+            "the others are not",
             f"finish it: pipeline migrate switch ... --retire; or undo it: pipeline migrate revive {app}; "
             "see runbooks/partitions-changed.md",
         )
@@ -85,7 +86,8 @@ def _without_worker(
             )
         if others := [status for status in unowned if status.task.group in run]:
             yield Problem(
-                f"{len(others)} of {len(tasks)} tasks have no worker: {_named(others)}",
+                f"{len(others)} of {counted(len(tasks), 'task')} {'has' if len(others) == 1 else 'have'} no worker: "
+                f"{_named(others)}",
                 "a worker takes them within seconds; if not, follow runbooks/task-not-live.md",
                 _ids(others),
                 "no worker",
@@ -109,8 +111,9 @@ def letter_problems(letters: Sequence[GroupLetters], per_minute: int = LETTERS_P
     """The groups whose records fail at a high rate, then those with open dead letters: not replayed or discarded."""
     failing = [
         Problem(
-            f"group {each.group.app}/{each.group.group} wrote {round(each.letters.recent):,} dead letters in the last "
-            f"minute, more than {per_minute:,}",
+            f"group {each.group.app}/{each.group.group} wrote {counted(round(each.letters.recent), 'dead letter')} "
+            "in the "
+            f"last minute, more than {per_minute:,}",
             "find the cause before you replay them: runbooks/poison-record.md",
         )
         for each in letters

@@ -121,7 +121,7 @@ def test_a_whole_migration_with_crashes_is_exact(before: int | None, after: int 
     case.old.driver.crash()
 
     new = Version("-2", case.broker, partitions=5, tasks=after)
-    assert case.unfinished()[0] == "1 of the workers of sums are alive"  # nobody has missed it yet
+    assert case.unfinished()[0] == "1 worker of sums is alive"  # nobody has missed it yet
     case.old.driver.clock.advance(20)
     assert case.problems() == []
     (planned,) = case.survey().copies
@@ -223,7 +223,7 @@ def test_living_workers_of_the_old_app_are_named() -> None:
     case = Case()
     Version("-2", case.broker)
     case.old.driver.run()
-    assert case.unfinished()[0] == "1 of the workers of sums are alive"
+    assert case.unfinished()[0] == "1 worker of sums is alive"
     case.old.driver.stop()
     assert not any("alive" in text for text in case.unfinished())
 
@@ -412,7 +412,7 @@ def test_a_task_that_is_retired_under_a_worker_is_not_run_any_more() -> None:
     assert set(driver.failures) == {("main", 1)}
     written = driver.outputs(case.old.totals)
     assert len(written) > before  # the other task goes on
-    assert "1 of 4 tasks are retired, and the others are not" in [p.text for p in status_of(case).problems]
+    assert "1 of 4 tasks is retired, and the others are not" in [p.text for p in status_of(case).problems]
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3, 4])

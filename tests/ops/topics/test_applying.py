@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,7 +87,7 @@ def test_an_outage_in_each_step_leaves_a_plan_that_continues(case: Case, call: s
     case.broker.fail_next(call, UnreachableError("away"), after=after)
     with pytest.raises(UnreachableError) as error:
         carry_out(plan, case.cluster, lambda _: None)
-    assert "of 3 topics were applied" in error.value.message
+    assert re.search("[0-2] of 3 topics (was|were) applied", error.value.message)
     assert "run the same command again" in str(error.value.hint)
     case.apply(*declared, allow="b")
     assert case.plan(*declared).empty

@@ -126,7 +126,7 @@ def test_a_genesis_that_one_partition_has_lost_is_a_loss() -> None:
     sums.driver.run()
     sums.driver.restart(empty_disk=True)
     sums.driver.broker.lose_tail(TopicPartition("sums.main.journal", 2), 0)
-    with pytest.raises(FatalTaskError, match="1 of 3 journal partitions have no genesis entry"):
+    with pytest.raises(FatalTaskError, match="1 of 3 journal partitions without a genesis entry"):
         sums.driver.run()
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
+from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError, InputError
 from pipeline.installation import install_hint
 
@@ -148,7 +149,7 @@ def _only_member(archive: ZipFile, path: Path) -> ZipInfo:
     members = [info for info in archive.infolist() if not info.is_dir()]
     if len(members) != 1:
         raise InputError(
-            f"{path} contains {len(members)} files; only an archive with exactly one file can be read",
+            f"{path} contains {counted(len(members), 'file')}; only an archive with exactly one file can be read",
             hint=f"unpack it, or pipe it: unzip -p {path} MEMBER | pipeline produce TOPIC - --name NAME",
         )
     return members[0]

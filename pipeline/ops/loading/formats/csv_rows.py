@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from pipeline.core.names import EVENT_ID_HEADER
-from pipeline.core.suggestions import did_you_mean
+from pipeline.core.suggestions import counted, did_you_mean
 from pipeline.errors import InputError
 from pipeline.ops.loading.formats.cells import Numbers, Timestamps, text_columns
 from pipeline.ops.loading.formats.lines import Lines
@@ -101,7 +101,7 @@ class CsvRows(FileRows):
                 if not row:
                     yield None
                     continue
-                raise InputError(f"the row has {len(row)} columns, but the header has {width}")
+                raise InputError(f"the row has {counted(len(row), 'column')}, but the header has {width}")
             key = None
             if key_of is not None:
                 cell = key_of(row)

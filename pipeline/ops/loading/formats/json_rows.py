@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.core.suggestions import did_you_mean
+from pipeline.core.suggestions import counted, did_you_mean
 from pipeline.errors import InputError
 from pipeline.ops.loading.formats.lines import Lines
 from pipeline.ops.loading.formats.rows import FileRows, MissingKey, RowBatch, RowLimits
@@ -61,7 +61,9 @@ class JsonRows(FileRows):
         count, meant = len(batch.outputs) + batch.skipped, did_you_mean(name, keyless)
         if count < _ENOUGH_ROWS and not batch.finished and not meant:
             return batch
-        which = f"none of the first {count:,} rows has" if count > 1 else "the first row does not have"
+        which = (
+            f"none of the first {counted(count, 'row')} has" if count > 1 else "the first row does not have"
+        )
         error = InputError(
             f"{self.cursor.name}: {which} the field {name!r}, the key{meant}",
             hint=f"the fields of the first row: {', '.join(keyless) or 'none'}. If no row has a key, leave out --key",

@@ -159,7 +159,7 @@ def test_a_changed_file_is_refused_even_where_its_footer_is_the_same() -> None:
     other = _file(pa.table({"n": [*range(20), 31, *range(21, 50)]}), **options)
     assert len(other) == len(data)
     assert other[-300:] == data[-300:]
-    with pytest.raises(InputError, match="has changed since 10 of its rows were loaded"):
+    with pytest.raises(InputError, match="has changed since the load of 10 rows"):
         sequence_of({"a.parquet": other}, OPTIONS).begin(position)
 
 

@@ -213,8 +213,8 @@ def test_a_json_line_is_passed_on_byte_for_byte() -> None:
 @pytest.mark.parametrize(
     ("data", "form", "options", "line", "what"),
     [
-        ("a,b\n1,2\n3\n4,5\n", "csv", {}, 3, "the row has 1 columns, but the header has 2"),
-        ("a,b\n\n\n1,2\n\n3\n", "csv", {}, 6, "the row has 1 columns, but the header has 2"),
+        ("a,b\n1,2\n3\n4,5\n", "csv", {}, 3, "the row has 1 column, but the header has 2"),
+        ("a,b\n\n\n1,2\n\n3\n", "csv", {}, 6, "the row has 1 column, but the header has 2"),
         ('a,b\n1,2\n"x\ny",2,3\n', "csv", {}, 3, "3 columns"),
         ('a\n1\n"open\n', "csv", {}, 3, "not valid CSV"),
         ('a\n1\n"x"y\n', "csv", {}, 3, "not valid CSV"),

@@ -7,7 +7,7 @@ has `rows`.
 | --- | --- |
 | 200 | the row, or `found: false` |
 | 400 | the key, the partition or a time is missing or wrong |
-| 404 | this worker does not run the group, or the group does not have the table |
+| 404 | this worker does not run the group, or its app does not declare the table: then `declared` is false |
 | 421 | another worker owns the task: `worker`, `address` |
 | 503 | no worker is known to own the task, or this worker is starting |
 """
@@ -40,6 +40,10 @@ ROWS = "/api/rows/"
 _HELP = "see docs/how-to/queries.md"
 
 
+class _UndeclaredTableError(LookupError):
+    """The app of this worker declares the group, and no such table. Other workers of the app have the same tables."""
+
+
 class RowDocuments:
     """Answers requests for rows.
 
@@ -56,15 +60,16 @@ class RowDocuments:
     def answer(self, request: Request) -> Answer:
         """The answer to a request."""
         queries = self.queries
-        if queries is None:
-            return failed(HTTPStatus.SERVICE_UNAVAILABLE, "the worker is starting", "try again")
         try:
             group, table = self._named(request.path.removeprefix(ROWS))
-            partitions = queries.partitions(group.name)
-            if partitions is None:
+            partitions = queries.partitions(group.name) if queries is not None else None
+            if queries is None or partitions is None:
                 return failed(HTTPStatus.SERVICE_UNAVAILABLE, "the worker is starting", "try again")
             partition, key = _place(group, table, request, partitions)
             times = _times(table, request) if has_times(table) else None
+        except _UndeclaredTableError as error:
+            document = {"error": str(error), "hint": "request a table of this group", "declared": False}
+            return json_answer(document, HTTPStatus.NOT_FOUND)
         except LookupError as error:
             hint = f"request {ROWS}GROUP/TABLE?key=KEY from a worker that runs the group"
             return failed(HTTPStatus.NOT_FOUND, str(error.args[0]), hint)
@@ -87,7 +92,7 @@ class RowDocuments:
         table = tables.get(table_name)
         if table is None:
             similar = did_you_mean(table_name, tables)
-            raise LookupError(f"group {group_name} has no table {table_name!r}{similar}")
+            raise _UndeclaredTableError(f"group {group_name} has no table {table_name!r}{similar}")
         return group, table
 
     def _document(self, table: DeclaredTable[Any, Any], partition: int, found: FoundRow) -> dict[str, object]:

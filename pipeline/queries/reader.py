@@ -6,7 +6,7 @@
 
 The owners and addresses are cached. They are read again after a failure: a worker does not answer, no longer owns
 the task (421), or does not run the group (404). So the first request after a take-over also reads the topic. No result
-depends on the cache.
+depends on the cache. If the owner's app does not declare the table, the request ends at once.
 """
 
 from __future__ import annotations
@@ -406,6 +406,11 @@ class Reader:
         if status == HTTPStatus.OK:
             return _decode_row(body), ""
         document = _problem(body)
+        if document.get("declared") is False:
+            raise QueryError(
+                f"the app of the worker at {address} does not declare the table: {document.get('error', status)}",
+                hint="deploy the workers with the version of the app that this program has",
+            )
         if status not in _ELSEWHERE:
             raise QueryError(
                 f"worker at {address} refuses the request: {document.get('error', status)}",

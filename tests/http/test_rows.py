@@ -146,6 +146,17 @@ def test_a_worker_that_has_not_started_asks_to_try_again() -> None:
     assert get(rows, "main/totals", key="a")[0] == HTTPStatus.SERVICE_UNAVAILABLE
 
 
+def test_an_undeclared_table_is_told_apart_from_a_group_of_other_workers(fleet: Fleet) -> None:
+    """Only the second answer can be another one elsewhere, or once the worker has started."""
+    starting = RowDocuments(declared_app(Sums().app), "w")
+    for rows in (starting, documents(fleet.nodes[0], declared_app(fleet.sums.app))):
+        status, found = get(rows, "main/total", key="a")
+        assert (status, found["declared"]) == (HTTPStatus.NOT_FOUND, False)
+        status, found = get(rows, "other/totals", key="a")
+        assert status == HTTPStatus.NOT_FOUND
+        assert "declared" not in found
+
+
 def test_keys_and_values_of_other_types() -> None:
     """Keys that are not those of an input need the partition of the record that wrote the row."""
     app = App("visits")

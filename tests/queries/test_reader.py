@@ -201,6 +201,26 @@ def test_a_refusal_is_not_tried_again(workers: list[Scripted], status: int, erro
     assert len(workers[0].requests) == 1
 
 
+def test_a_table_that_the_workers_do_not_declare_is_not_waited_for(workers: list[Scripted]) -> None:
+    """The program is newer than the workers; a request until the time-out would look like an outage."""
+    address = serve(workers, (404, {"error": "group main has no table 'totals'", "declared": False}))
+    with (
+        OneReader(address) as reader,
+        pytest.raises(QueryError, match="does not declare the table") as failed,
+    ):
+        reader.get(totals, "ann", timeout_s=60.0)
+    assert "deploy the workers" in str(failed.value.hint)
+    assert len(workers[0].requests) == 1
+
+
+def test_another_worker_is_asked_if_the_first_one_does_not_run_the_group(workers: list[Scripted]) -> None:
+    """A later worker at the address may have been started for other groups of the app."""
+    first = serve(workers, (404, {"error": "this worker does not run a group 'main'", "hint": "ask another"}))
+    with OneReader(first, serve(workers, row(6))) as reader:
+        assert reader.get(totals, "ann").value == 6
+    assert len(workers[0].requests) == 1
+
+
 def test_wrong_arguments_are_refused_before_any_request() -> None:
     """A mistake of the program must not look like an outage."""
     reader = OneReader("")

@@ -190,11 +190,15 @@ class Traffic:
     def _send_one(self) -> None:
         number, self._next = self._next, self._next + self._step
         key, value = key_of(number, self._keys), value_of(number, self._keys)
+        place = {"partition": account_of(number, self._keys)} if self._numbered else {}
         self._sent_s[number] = time.monotonic()
-        if self._numbered:
-            self._producer.produce(self._source, value, key, partition=account_of(number, self._keys))
-        else:
-            self._producer.produce(self._source, value, key)
+        while not self._stop.is_set():
+            try:
+                self._producer.produce(self._source, value, key, **place)
+            except BufferError:  # Kafka is slower than the rate; the wait counts as latency
+                self._producer.poll(_POLL_S)
+            else:
+                return
 
     def _read(self) -> None:
         while not self._stop.is_set():

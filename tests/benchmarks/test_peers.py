@@ -33,7 +33,7 @@ from benchmarks.peers.results import (
 )
 from benchmarks.peers.svg import Bar, bar_chart
 from benchmarks.peers.systems import SYSTEMS
-from benchmarks.peers.traffic import percentile
+from benchmarks.peers.traffic import Traffic, percentile
 
 KEYS = 3
 RUN = Run(
@@ -393,3 +393,30 @@ def test_a_small_comparison_runs_and_its_outputs_are_verified(tmp_path: Path) ->
     systems = read_results(file).cases["throughput-5k"].systems
     assert set(systems) == {"ours", "raw", "raw-consume", "raw-produce", "raw-transactions"}
     assert systems["ours"].measures["verified"] == [50_000]
+
+
+class FullAtFirst:
+    """The calls of a producer whose queue is full, until it was polled."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.polls = 0
+
+    def produce(self, topic: str, value: bytes, key: bytes, **_: int) -> None:
+        if not self.polls:
+            raise BufferError("Local: Queue full")
+        self.sent.append(key)
+
+    def poll(self, seconds: float) -> int:
+        self.polls += 1
+        return 0
+
+
+def test_traffic_waits_while_the_queue_of_the_client_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is slower than the rate must not end the case: the wait is a part of the latency."""
+    traffic = Traffic("127.0.0.1:1", "in", "out", 1, Tally("sum", 1, 10), keys=10)
+    producer = FullAtFirst()
+    monkeypatch.setattr(traffic, "_producer", producer)
+    traffic._send_one()
+    assert (producer.sent, producer.polls, traffic.sent) == ([key_of(0, 10)], 1, 1)
+    traffic._consumer.close()

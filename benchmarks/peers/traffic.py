@@ -22,6 +22,7 @@ from pipeline.kafka.clients import LOGGER
 __all__ = ["Arrivals", "Traffic", "percentile"]
 
 _TICK_S = 0.002
+_BY_KEY = -1  # the partitioner chooses
 _POLL_S = 0.01
 _JOIN_S = 30.0
 UNSENT = -1.0
@@ -190,11 +191,11 @@ class Traffic:
     def _send_one(self) -> None:
         number, self._next = self._next, self._next + self._step
         key, value = key_of(number, self._keys), value_of(number, self._keys)
-        place = {"partition": account_of(number, self._keys)} if self._numbered else {}
+        partition = account_of(number, self._keys) if self._numbered else _BY_KEY
         self._sent_s[number] = time.monotonic()
         while not self._stop.is_set():
             try:
-                self._producer.produce(self._source, value, key, **place)
+                self._producer.produce(self._source, value, key, partition)
             except BufferError:  # Kafka is slower than the rate; the wait counts as latency
                 self._producer.poll(_POLL_S)
             else:

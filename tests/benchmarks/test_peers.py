@@ -402,7 +402,7 @@ class FullAtFirst:
         self.sent: list[bytes] = []
         self.polls = 0
 
-    def produce(self, topic: str, value: bytes, key: bytes, **_: int) -> None:
+    def produce(self, topic: str, value: bytes, key: bytes, partition: int) -> None:
         if not self.polls:
             raise BufferError("Local: Queue full")
         self.sent.append(key)

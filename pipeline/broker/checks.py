@@ -30,7 +30,9 @@ __all__ = [
 _DISK_MB = 200
 _CLOSING_S = 1.0
 _POLL_S = 0.02
-_FRESH = "add --fresh to begin anew (it deletes the records of this broker), or choose another --data-dir"
+_FRESH = (
+    "add --fresh to start an empty broker (it deletes the records of this one), or choose another --data-dir"
+)
 
 
 def require_usable_path(path: Path) -> None:

@@ -211,7 +211,7 @@ def _present(path: Path, jar: Jar, report: Report) -> bool:
         # The jar was correct when it was installed, so it was changed later: never run it, and report it.
         raise BrokerError(
             f"{path} is not the file that was installed: its SHA-256 is not {jar.sha256}",
-            hint=f"find out who changed it; then `rm -r {path.parent.parent}` and start again to install anew",
+            hint=f"find out who changed it; then `rm -r {path.parent.parent}` and start again, which installs it",
         )
     return True
 

@@ -129,7 +129,7 @@ def _wait(data_dir: Path, started: dict[int, int], logs: Sequence[Path]) -> None
         if not deadline.pause():
             raise BrokerError(
                 f"ending the sessions of Kafka's last run took over {_WAIT_S:.0f} s",
-                hint=f"its log: {logs[0]}; --fresh begins anew (it deletes the records of this broker)",
+                hint=f"its log: {logs[0]}; --fresh starts an empty broker (it deletes the records of this one)",
             )
 
 
@@ -240,7 +240,7 @@ def _require_cluster(view: View, state: BrokerState, node: NodeState) -> None:
     if view.cluster_id != state.cluster_id:
         raise BrokerError(
             f"port {node.port} serves the cluster {view.cluster_id}, not {state.cluster_id}, which broker.json names",
-            hint="the records are another cluster's: choose its --data-dir, or add --fresh to begin anew",
+            hint="the records are another cluster's: choose its --data-dir, or add --fresh to start an empty broker",
         )
 
 
@@ -264,5 +264,5 @@ def _format(runtime: JavaRuntime, data_dir: Path, state: BrokerState, node: Node
         raise BrokerError(
             f"Kafka's storage tool could not format {settings.parent} (exit {done.returncode})\n"
             + "\n".join(output),
-            hint="add --fresh to begin anew (it deletes the records of this broker)",
+            hint="add --fresh to start an empty broker (it deletes the records of this one)",
         )

@@ -100,17 +100,17 @@ def read_state(data_dir: Path) -> BrokerState | None:
     except msgspec.MsgspecError as error:
         raise BrokerError(
             f"{path} cannot be understood: {error}",
-            hint=f"`{_anew(data_dir)}` begins anew and deletes the records of this broker",
+            hint=f"`{_fresh_command(data_dir)}` starts an empty broker and deletes the records of this one",
         ) from error
     if state.version != _VERSION:
         raise BrokerError(
             f"{path} is of version {state.version}; this release knows version {_VERSION}",
-            hint=f"use the release that wrote it, or `{_anew(data_dir)}` (deletes its records)",
+            hint=f"use the release that wrote it, or `{_fresh_command(data_dir)}` (deletes its records)",
         )
     return state
 
 
-def _anew(data_dir: Path) -> str:
+def _fresh_command(data_dir: Path) -> str:
     """The command with its --data-dir: without it, the command would delete the records of another broker."""
     return f"pipeline broker start --data-dir {data_dir} --fresh"
 

@@ -24,9 +24,12 @@ from itertools import chain
 from typing import Any, Protocol
 
 from pipeline.core.event_time import NEVER_MS, EventClock
+from pipeline.core.names import TaskId
+from pipeline.errors import CorruptStateError
 from pipeline.ports import Clock, Record
+from pipeline.runtime.task.handler_errors import ENDING, error_text
 from pipeline.runtime.task.processor import Processor
-from pipeline.runtime.task.record_errors import RetryError
+from pipeline.runtime.task.record_errors import DueStepsError, RetryError
 from pipeline.runtime.task.refused_outputs import RefusedOutputError
 from pipeline.runtime.task.ticks import Ticks
 
@@ -179,7 +182,7 @@ class DueSteps:
     def fire(self, processor: Processor, allowance: Allowance, refused: Refused) -> None:
         """Fire the due steps. `refused`: why Kafka refuses an output of a step.
 
-        Raises PoisonError, CorruptStateError.
+        Raises PoisonError, CorruptStateError, DueStepsError.
         """
         self._fire_queues(self._queues, processor, allowance, refused)
 
@@ -214,7 +217,7 @@ class DueSteps:
         self, queue: _Queue, processor: Processor, allowance: Allowance, refused: Refused, failures: int = 0
     ) -> None:
         """Fire steps of a queue. `failures`: of the step `queue.failed`, if that is the first one."""
-        steps = queue.source.due(allowance.more)
+        steps = _read(queue, allowance, processor.task)
         if not queue.handled:
             for step in steps:
                 processor.keep()
@@ -234,6 +237,19 @@ class DueSteps:
         except RetryError as stopped:
             queue.failures, queue.again_s = stopped.failures, self._clock.monotonic_s() + stopped.wait_s
             queue.failed = (0, b"") if allowance.begun is None else _place(allowance.begun)
+
+
+def _read(queue: _Queue, allowance: Allowance, task: TaskId) -> Iterator[Record | None]:
+    """The due steps of a queue. An error between two steps belongs to neither of them, and ends the task."""
+    try:
+        yield from queue.source.due(allowance.more)
+    except (*ENDING, CorruptStateError, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise DueStepsError(
+            f"task {task}: the next due step of {queue.name} cannot be read: {error_text(error)}",
+            hint="fix the code that raises, such as a codec, and restart the worker; the log has the traceback",
+        ) from error
 
 
 def _place(step: Record) -> tuple[int, bytes]:

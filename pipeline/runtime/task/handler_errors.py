@@ -32,6 +32,7 @@ __all__ = [
     "error_place",
     "error_text",
     "error_traceback",
+    "function_place",
     "handler_name",
     "only_exceptions",
     "plainly",
@@ -115,6 +116,16 @@ def error_place(error: BaseException) -> str:
     # The message of a PipelineError is already in the text, and its hint follows.
     last = [] if isinstance(error, PipelineError) else traceback.format_exception_only(error)
     return "".join(traceback.format_list(shown) + last).strip()
+
+
+def function_place(function: Callable[..., Any]) -> str:
+    """The line where a function begins, as in a traceback; empty if it has none."""
+    code = getattr(function, "__code__", None)
+    return (
+        f'File "{code.co_filename}", line {code.co_firstlineno}, in {code.co_name}'
+        if code is not None
+        else ""
+    )
 
 
 def error_traceback(error: BaseException) -> str:

@@ -31,6 +31,7 @@ from pipeline.runtime.task.handler_errors import (
 )
 from pipeline.runtime.task.prefetch import Prefetch
 from pipeline.runtime.task.record_errors import (
+    DueStepsError,
     PoisonError,
     RecordErrors,
     Rejected,
@@ -87,6 +88,10 @@ class Processor:
         self._running: tuple[list[Binding], int] | None = None  # handlers, and records in one call of them
         self._failures = 0
         self.fires_timers = bool(group.timer_sets)
+
+    @property
+    def task(self) -> TaskId:
+        return self._task
 
     @property
     def errors(self) -> RecordErrors:
@@ -154,7 +159,8 @@ class Processor:
     def process_steps(self, name: str, steps: Iterator[Record], failures: int = 0) -> None:
         """Run the function of a pseudo-topic over due steps. Taking the next one means that the last one is finished.
 
-        Arguments and errors as in `process`.
+        Arguments and errors as in `process`. An error of `steps` itself must be a CorruptStateError or a DueStepsError:
+        any other one is taken for that of the last step.
         """
         topic, bindings = self._routes[name]
         self._failures, self._make, self._seen = failures, self._events[name], None
@@ -242,7 +248,7 @@ class Processor:
                                 event = make(event.key, decode_value(record.value()), record)
                             binding.function(event, context)
                         undo.clear()
-            except (*ENDING, CorruptStateError, PoisonError, RetryError):
+            except (*ENDING, CorruptStateError, DueStepsError, PoisonError, RetryError):
                 raise
             except BaseException as error:  # noqa: BLE001 - any other error of user code belongs to its record
                 self._take_back(mark)

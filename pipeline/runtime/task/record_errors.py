@@ -13,9 +13,10 @@ from typing import Any
 from pipeline.api.bindings import Binding, OnError
 from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import DeclaredTopic
+from pipeline.core.event_time import EventTimeError
 from pipeline.core.headers import UnreadableHeadersError
 from pipeline.core.names import TaskId
-from pipeline.errors import HandlerError, PipelineError
+from pipeline.errors import FatalTaskError, HandlerError, PipelineError
 from pipeline.ports import Logger, Record, record_fields, task_fields
 from pipeline.runtime.crashes import NativeCrash
 from pipeline.runtime.task.dead_letters import DeadLetters
@@ -25,12 +26,21 @@ from pipeline.runtime.task.handler_errors import (
     LEAVING,
     error_place,
     error_text,
+    function_place,
     handler_name,
     user_error_fields,
 )
 from pipeline.runtime.task.refused_outputs import RefusedOutputError
 
-__all__ = ["PoisonError", "RecordErrors", "Rejected", "RetryError", "TimersDueError", "strictest"]
+__all__ = [
+    "DueStepsError",
+    "PoisonError",
+    "RecordErrors",
+    "Rejected",
+    "RetryError",
+    "TimersDueError",
+    "strictest",
+]
 
 
 class PoisonError(Exception):
@@ -51,6 +61,10 @@ class RetryError(Exception):
         self.failures = failures
         self.wait_s = wait_s
         self.reason = reason
+
+
+class DueStepsError(FatalTaskError):
+    """The next due step cannot be read, such as from a row that a codec does not decode. It belongs to no step."""
 
 
 class TimersDueError(Exception):
@@ -150,11 +164,16 @@ class RecordErrors:
 
     def _poison(self, record: Record, binding: Binding, error: BaseException, reason: str) -> PoisonError:
         where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
+        if isinstance(error, EventTimeError):  # raised by a check of this package, whose lines say nothing
+            time_of = binding.topic.event_time_ms
+            place = function_place(time_of) if time_of is not None else ""
+        else:
+            place = error_place(error)
         poison = PoisonError(
             record.offset(),
             HandlerError(
-                f"task {self._task}: the record {where} cannot be processed by {handler_name(binding)}: {reason}\n"
-                f"{error_place(error)}",
+                f"task {self._task}: the record {where} cannot be processed by {handler_name(binding)}: {reason}"
+                + (f"\n{place}" if place else ""),
                 hint=_advice(error),
             ),
         )

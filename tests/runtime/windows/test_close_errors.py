@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
 
 from pipeline import App, Topic
+from pipeline.api.window_rows import RuntimeWindow
 from pipeline.config import WorkerSettings
-from pipeline.errors import HandlerError
+from pipeline.errors import FatalTaskError, HandlerError
 from pipeline.testing import Step, TestDriver
 from tests.support.runtime.window_app import START_MS, WindowApp
 
@@ -32,6 +35,34 @@ def test_a_function_that_raises_leaves_nothing_and_stops_its_partition() -> None
     driver.restart(empty_disk=True)
     driver.run()
     assert app.results(driver) == [("a", 0, (5,)), ("b", 0, (6,)), ("c", 0, (7,))]
+
+
+@pytest.mark.parametrize("read_before", [0, 1])
+def test_an_error_between_two_steps_belongs_to_neither(
+    monkeypatch: pytest.MonkeyPatch, read_before: int
+) -> None:
+    """The policy of the step before it would otherwise apply, and its outputs would be removed."""
+    app = WindowApp(on_error="skip")
+    driver = app.driver()
+    due = RuntimeWindow.due
+
+    def broken(self: RuntimeWindow[Any, Any], more: Callable[[], bool]) -> Iterator[Any]:
+        yield from islice(due(self, more), read_before)
+        raise ValueError("the codec is wrong")
+
+    for key, value in (("a", 5), ("b", 6), ("x", 300)):
+        app.send(driver, key, value)
+    with monkeypatch.context() as patched:
+        patched.setattr(RuntimeWindow, "due", broken)
+        with pytest.raises(
+            FatalTaskError,
+            match=r"main/0: the next due step of @window/numbers cannot be read: ValueError: the codec",
+        ):
+            driver.run()
+    assert driver.worker.progress().skipped == 0
+    driver.restart(empty_disk=True)
+    driver.run()
+    assert app.results(driver) == [("a", 0, (5,)), ("b", 0, (6,))]
 
 
 def test_other_partitions_continue() -> None:

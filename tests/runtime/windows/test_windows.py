@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pipeline import App, Context, Event, Hopping, Tumbling
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, HandlerError
 from pipeline.runtime.task.due_steps import MOST
 from pipeline.testing import Step, TestDriver
 from tests.support.runtime.window_app import START_MS, WindowApp
@@ -180,8 +180,26 @@ def test_an_event_far_in_the_future_is_refused() -> None:
     app = WindowApp()
     driver = app.driver()
     driver.send(app.events, "a", 1, timestamp_ms=driver.clock.wall_ms() + 3_700_000)
-    with pytest.raises(Exception, match="is too far ahead of the wall clock"):
+    with pytest.raises(HandlerError, match="is too far ahead of the wall clock") as failed:
         driver.run()
+    assert failed.value.message.endswith("would make all other events of its partition late")
+
+
+def test_an_event_time_that_cannot_be_used_names_the_function_that_gave_it() -> None:
+    """Lines of this package, which checked the time, would hide it."""
+    app = App("shop")
+
+    def time_of(_event: Event[str, int]) -> int:
+        return -1
+
+    events = app.topic("events", key=str, value=int, event_time_ms=time_of)
+    app.handler(events)(lambda _event, _ctx: None)
+    driver = TestDriver(app)
+    driver.send(events, "a", 1)
+    with pytest.raises(HandlerError, match="the event time is -1") as failed:
+        driver.run()
+    line = time_of.__code__.co_firstlineno
+    assert failed.value.message.splitlines()[1:] == [f'File "{__file__}", line {line}, in time_of']
 
 
 def test_the_clock_is_visible_to_handlers() -> None:

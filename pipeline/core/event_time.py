@@ -6,11 +6,11 @@ The clock says up to which event time the input is complete, as far as that can 
 
 - An input is one partition of one input topic. Its newest time is that of the records that were handled or skipped.
 - An input that has not delivered a record yet, and is not idle, holds the clock.
-- An input is *idle* when each look of the last `idle_s` found its processed position at the end of its log. A look
-  that failed is no look: after a gap in the looks, idleness begins anew. An open transaction of a producer, a pause, a
+- An input is *idle* when each check of the last `idle_s` found its processed position at the end of its log. A failed
+  check does not count: after a gap in the checks, the time starts again. An open transaction of a producer, a pause, a
   backlog, a retry and an outage are all "not at the end".
 - If all inputs are idle, the clock first goes to the newest time of all, and then runs at the pace of the wall clock,
-  up to the last look. It never jumps to the wall clock, so a pause in old input makes nothing late.
+  up to the last check. It never jumps to the wall clock, so a pause in old input makes nothing late.
 
 The clock, the newest times and the `closed` mark of each window are one row of the state. So they are in the delta of
 the commit that contains what was decided by them. A clock that has moved without any effect may be lost in a crash.
@@ -28,7 +28,7 @@ from pipeline.errors import CorruptStateError
 __all__ = [
     "AHEAD_MS",
     "IDLE_S",
-    "LOOK_S",
+    "INPUT_CHECK_S",
     "NEVER_MS",
     "TIMERS_SCHEMA",
     "WINDOW_SCHEMA",
@@ -37,14 +37,14 @@ __all__ = [
     "EventTimeError",
     "checked_time",
     "clock_key",
-    "look_interval_s",
+    "input_check_interval_s",
     "pack_state",
     "unpack_state",
 ]
 
 IDLE_S = 30.0
-LOOK_S = 10.0
-GAP_LOOKS = 2.5  # looks are apart by at most so many intervals; otherwise some have failed
+INPUT_CHECK_S = 10.0
+GAP_CHECKS = 2.5  # checks are apart by at most so many intervals; otherwise some have failed
 AHEAD_MS = 3_600_000
 NEVER_MS = 2**63 - 1
 
@@ -94,9 +94,9 @@ def unpack_state(data: bytes | None, where: str) -> ClockState:
         raise CorruptStateError(f"the event clock of {where} cannot be decoded: {error}") from error
 
 
-def look_interval_s(idle_s: float) -> float:
+def input_check_interval_s(idle_s: float) -> float:
     """The time between checks of the ends of the inputs."""
-    return min(LOOK_S, idle_s / 3)
+    return min(INPUT_CHECK_S, idle_s / 3)
 
 
 def checked_time(time_ms: object, latest_ms: int) -> int:
@@ -124,11 +124,11 @@ class EventClock:
 
     __slots__ = (
         "_at_end_since",
+        "_checked_s",
         "_held_ms",
         "_idle",
         "_idle_s",
         "_inputs",
-        "_looked_s",
         "_newest",
         "_ran_s",
         "_topic",
@@ -145,8 +145,8 @@ class EventClock:
         self._idle_s = idle_s
         self._at_end_since: dict[str, float] = {}
         self._idle: frozenset[str] = frozenset()
-        self._looked_s: float | None = None  # the last look
-        self._ran_s: float | None = None  # the last look that found all inputs idle
+        self._checked_s: float | None = None  # the last check
+        self._ran_s: float | None = None  # the last check that found all inputs idle
         self._topic = ""  # of the records that are being handled
         self._held_ms = -1  # the clock cannot pass this time while they are handled
         self._wall_ms = 0
@@ -166,7 +166,7 @@ class EventClock:
 
     @property
     def idle(self) -> Collection[str]:
-        """The topics whose input was idle at the last look."""
+        """The topics whose input was idle at the last check."""
         return self._idle
 
     def state(self, closed: Mapping[str, int]) -> ClockState:
@@ -176,7 +176,7 @@ class EventClock:
     def begin(self, topic: str, wall_ms: int, now_s: float) -> int:
         """Records of this topic are handled next. Returns the newest time of its input; -1 before its first record."""
         self._at_end_since.pop(topic, None)
-        if self._looked_s is not None and self._is_gap(now_s):
+        if self._checked_s is not None and self._is_gap(now_s):
             self._idle = frozenset()
         elif topic in self._idle:
             self._idle -= {topic}
@@ -196,13 +196,13 @@ class EventClock:
         self.ms = max(self.ms, reached)
         return time_ms
 
-    def look(self, at_end: Collection[str], wall_ms: int, now_s: float) -> None:
+    def checked(self, at_end: Collection[str], wall_ms: int, now_s: float) -> None:
         """The broker has answered: the records of the topics `at_end` are processed, those of the others are not."""
-        if self._looked_s is None or self._is_gap(now_s):
+        if self._checked_s is None or self._is_gap(now_s):
             self._at_end_since, self._ran_s = {}, None
         before = self._at_end_since
         self._at_end_since = {topic: before.get(topic, now_s) for topic in self._inputs if topic in at_end}
-        self._looked_s = now_s
+        self._checked_s = now_s
         self._idle = frozenset(
             topic for topic, since_s in self._at_end_since.items() if now_s - since_s >= self._idle_s
         )
@@ -220,6 +220,6 @@ class EventClock:
         self.ms, self._ran_s = reached, now_s
 
     def _is_gap(self, now_s: float) -> bool:
-        """Whether looks are missing before this moment."""
-        since_s = self._looked_s if self._looked_s is not None else now_s
-        return now_s - since_s > GAP_LOOKS * look_interval_s(self._idle_s)
+        """Whether checks are missing before this moment."""
+        since_s = self._checked_s if self._checked_s is not None else now_s
+        return now_s - since_s > GAP_CHECKS * input_check_interval_s(self._idle_s)

@@ -140,7 +140,7 @@ class LiveTask(Protocol):
         """How often an event of a join waited no longer because its key had too many."""
         ...
 
-    def look(self, at_end: Collection[str]) -> None:
+    def inputs_checked(self, at_end: Collection[str]) -> None:
         """The broker has answered: the records of the inputs `at_end` are processed, those of the others are not."""
         ...
 

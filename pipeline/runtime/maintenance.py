@@ -26,7 +26,7 @@ from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.idle_positions import IdlePositions
 from pipeline.runtime.idle_producers import IdleProducers
-from pipeline.runtime.input_looks import InputLooks
+from pipeline.runtime.input_checks import InputChecks
 from pipeline.runtime.outage import Outage
 from pipeline.runtime.plan import (
     GroupPlan,
@@ -56,7 +56,7 @@ class Maintenance:
         self._changes: dict[GroupRun, TopicChange | None] = {}  # ends of journals, at the last check
         self._idle_positions = IdlePositions(runs, environment)
         self._idle_producers = IdleProducers(runs, environment)
-        self._looks = InputLooks(runs, environment, settings.input_idle_s)
+        self._input_checks = InputChecks(runs, environment, settings.input_idle_s)
         self._owner_checks: dict[GroupRun, tuple[Pending[set[TaskId]], dict[TaskId, int]]] = {}
 
     @property
@@ -66,7 +66,7 @@ class Maintenance:
 
     def turn(self) -> list[tuple[GroupRun, TaskId, PipelineError]]:
         """Do what is due. Returns the live tasks that must stop, with the reason."""
-        self._looks.turn()
+        self._input_checks.turn()
         now = self._environment.clock.monotonic_s()
         if now >= self._next_mirror_s:
             self._next_mirror_s = now + self._settings.mirror_interval_s

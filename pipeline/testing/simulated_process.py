@@ -14,7 +14,7 @@ import structlog
 from pipeline.api.app import DeclaredApp
 from pipeline.app import App, declared_app
 from pipeline.config import WorkerSettings
-from pipeline.core.event_time import look_interval_s
+from pipeline.core.event_time import input_check_interval_s
 from pipeline.core.names import TaskId
 from pipeline.core.suggestions import closest
 from pipeline.errors import ConfigError, InputError, InvariantError, PipelineError
@@ -153,7 +153,7 @@ class SimulatedProcess:
             ```
         """
         until_s = self.clock.monotonic_s() + seconds
-        interval_s = look_interval_s(self.settings.input_idle_s)
+        interval_s = input_check_interval_s(self.settings.input_idle_s)
         self.run()
         while not self.crashed and (left_s := until_s - self.clock.monotonic_s()) > 0:
             self.clock.advance(min(interval_s, left_s))

@@ -9,7 +9,7 @@ import pipeline.api.session_rows
 import pipeline.api.window_rows
 import pipeline.core.event_time
 import pipeline.core.sessions
-import pipeline.runtime.input_looks
+import pipeline.runtime.input_checks
 import pipeline.runtime.task.due_steps
 import pipeline.runtime.task.event_times
 import pipeline.runtime.task.partition
@@ -68,21 +68,21 @@ ROWS = [
     ),
     Broken(
         "the clock jumps to the wall clock",
-        pipeline.core.event_time.EventClock.look,
+        pipeline.core.event_time.EventClock.checked,
         "reached = max(reached, min(reached + ran_ms, wall_ms))",
         "reached = wall_ms",
         f"{CLOCK} does_not_make_the_clock_jump",
     ),
     Broken(
-        "a gap in the looks counts as idle time",
-        pipeline.core.event_time.EventClock.look,
-        "if self._looked_s is None or self._is_gap(now_s):",
-        "if self._looked_s is None:",
-        f"{CLOCK} gap_in_the_looks",
+        "a gap in the checks counts as idle time",
+        pipeline.core.event_time.EventClock.checked,
+        "if self._checked_s is None or self._is_gap(now_s):",
+        "if self._checked_s is None:",
+        f"{CLOCK} gap_in_the_checks",
     ),
     Broken(
         "an open transaction of a producer is not seen",
-        pipeline.runtime.input_looks._look,
+        pipeline.runtime.input_checks._check,
         """reader.stable_ends(wanted), reader.ends(wanted)
             seen = {
                 each: _seen(each, position, stable_ends, ends, before, reader)
@@ -103,7 +103,7 @@ ROWS = [
     ),
     Broken(
         "an end that a stale leader tells is believed",
-        pipeline.runtime.input_looks._look,
+        pipeline.runtime.input_checks._check,
         "highest.get(each[1], found.end) <= found.end",
         "True",
         f"{CLOCKS} stale_leader",

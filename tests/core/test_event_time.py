@@ -6,13 +6,13 @@ import pytest
 
 from pipeline.core.event_time import (
     IDLE_S,
-    LOOK_S,
+    INPUT_CHECK_S,
     ClockState,
     EventClock,
     EventTimeError,
     checked_time,
     clock_key,
-    look_interval_s,
+    input_check_interval_s,
     pack_state,
     unpack_state,
 )
@@ -36,14 +36,14 @@ def handled(
             newest = clock.observe(time_ms)
 
 
-def looks(
+def checks(
     clock: EventClock, seconds: float, *topics: str, since_s: float = 0.0, wall_ms: int = WALL_MS
 ) -> float:
-    """Looks for this long that find these topics at their ends. Returns the time of the last one."""
+    """Checks for this long that find these topics at their ends. Returns the time of the last one."""
     now_s = since_s
     while now_s < since_s + seconds:
-        now_s += LOOK_S
-        clock.look(topics, wall_ms + int(now_s * 1000), now_s)
+        now_s += INPUT_CHECK_S
+        clock.checked(topics, wall_ms + int(now_s * 1000), now_s)
     return now_s
 
 
@@ -83,9 +83,9 @@ def test_an_input_is_idle_after_looks_of_the_whole_time() -> None:
     """A short pause is not the end of a topic."""
     clock = clock_of("orders", "payments")
     handled(clock, "orders", 5_000)
-    now_s = looks(clock, IDLE_S, "payments")
+    now_s = checks(clock, IDLE_S, "payments")
     assert (clock.ms, clock.idle) == (0, frozenset())
-    looks(clock, LOOK_S, "payments", since_s=now_s)
+    checks(clock, INPUT_CHECK_S, "payments", since_s=now_s)
     assert (clock.ms, clock.idle) == (5_000, {"payments"})
 
 
@@ -93,33 +93,33 @@ def test_one_look_that_finds_records_begins_idleness_anew() -> None:
     """The input was not at its end then."""
     clock = clock_of("orders", "payments")
     handled(clock, "orders", 5_000)
-    now_s = looks(clock, IDLE_S, "payments")
-    clock.look((), WALL_MS, now_s + 1)
-    looks(clock, IDLE_S, "payments", since_s=now_s + 1)
+    now_s = checks(clock, IDLE_S, "payments")
+    clock.checked((), WALL_MS, now_s + 1)
+    checks(clock, IDLE_S, "payments", since_s=now_s + 1)
     assert clock.ms == 0
 
 
-def test_a_gap_in_the_looks_begins_idleness_anew() -> None:
+def test_a_gap_in_the_checks_begins_idleness_anew() -> None:
     """In an outage it is unknown what is in the topics, and producers may deliver late."""
     clock = clock_of("orders", "payments")
     handled(clock, "orders", 5_000)
-    clock.look(("payments",), WALL_MS, 1.0)
-    clock.look(("payments",), WALL_MS, 1.0 + 10 * IDLE_S)
+    clock.checked(("payments",), WALL_MS, 1.0)
+    clock.checked(("payments",), WALL_MS, 1.0 + 10 * IDLE_S)
     assert clock.ms == 0
 
 
 def test_an_idle_input_is_forgotten_when_the_looks_end() -> None:
-    """It may have received records since the last look that succeeded."""
+    """It may have received records since the last check that succeeded."""
     clock = clock_of("orders", "payments")
-    now_s = looks(clock, IDLE_S + LOOK_S, "payments")
-    handled(clock, "orders", 5_000, now_s=now_s + 3 * LOOK_S)
+    now_s = checks(clock, IDLE_S + INPUT_CHECK_S, "payments")
+    handled(clock, "orders", 5_000, now_s=now_s + 3 * INPUT_CHECK_S)
     assert clock.ms == 0
 
 
 def test_an_input_that_delivers_is_not_idle() -> None:
     """Its older records hold the clock from then on."""
     clock = clock_of("orders", "payments")
-    now_s = looks(clock, IDLE_S + LOOK_S, "payments")
+    now_s = checks(clock, IDLE_S + INPUT_CHECK_S, "payments")
     handled(clock, "payments", 2_000, now_s=now_s)
     handled(clock, "orders", 5_000, now_s=now_s)
     assert clock.ms == 2_000
@@ -129,9 +129,9 @@ def test_the_clock_runs_on_when_all_inputs_are_idle() -> None:
     """Otherwise the last windows would never close."""
     clock = clock_of()
     handled(clock, "orders", 5_000)
-    now_s = looks(clock, IDLE_S + LOOK_S, "orders")
+    now_s = checks(clock, IDLE_S + INPUT_CHECK_S, "orders")
     assert clock.ms == 5_000
-    looks(clock, 60.0, "orders", since_s=now_s)
+    checks(clock, 60.0, "orders", since_s=now_s)
     assert clock.ms == 65_000
 
 
@@ -139,14 +139,14 @@ def test_the_clock_goes_to_the_newest_time_when_all_inputs_are_idle() -> None:
     """An input that was never filled must not stop the clock permanently."""
     clock = clock_of("orders", "payments")
     handled(clock, "orders", 5_000)
-    looks(clock, IDLE_S + LOOK_S, "orders", "payments")
+    checks(clock, IDLE_S + INPUT_CHECK_S, "orders", "payments")
     assert clock.ms == 5_000
 
 
 def test_an_app_without_any_record_has_no_time() -> None:
     """The wall clock says nothing about records that come later."""
     clock = clock_of()
-    looks(clock, 10 * IDLE_S, "orders")
+    checks(clock, 10 * IDLE_S, "orders")
     assert clock.ms == 0
 
 
@@ -154,7 +154,7 @@ def test_a_pause_of_old_input_does_not_make_the_clock_jump() -> None:
     """After a pause in a backfill, the remainder must not be late."""
     clock = clock_of()
     handled(clock, "orders", 5_000)
-    looks(clock, IDLE_S + 2 * LOOK_S, "orders", wall_ms=1_000_000_000_000)
+    checks(clock, IDLE_S + 2 * INPUT_CHECK_S, "orders", wall_ms=1_000_000_000_000)
     assert clock.ms == 15_000
 
 
@@ -162,8 +162,8 @@ def test_the_clock_that_runs_on_does_not_pass_the_wall_clock() -> None:
     """The wall clock may have been set back."""
     clock = clock_of()
     handled(clock, "orders", 5_000)
-    now_s = looks(clock, IDLE_S + LOOK_S, "orders")
-    clock.look(("orders",), 5_500, now_s + LOOK_S)
+    now_s = checks(clock, IDLE_S + INPUT_CHECK_S, "orders")
+    clock.checked(("orders",), 5_500, now_s + INPUT_CHECK_S)
     assert clock.ms == 5_500
 
 
@@ -207,4 +207,4 @@ def test_a_time_that_cannot_be_used_is_refused(time_ms: object) -> None:
 
 def test_looks_are_frequent_enough_for_a_short_time() -> None:
     """An input must be seen at its end several times before it is idle."""
-    assert (look_interval_s(30.0), look_interval_s(3.0)) == (10.0, 1.0)
+    assert (input_check_interval_s(30.0), input_check_interval_s(3.0)) == (10.0, 1.0)

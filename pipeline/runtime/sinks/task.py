@@ -175,7 +175,7 @@ class SinkTask:
         else:
             self._take(name, records)
 
-    def look(self, at_end: Collection[str]) -> None:
+    def inputs_checked(self, at_end: Collection[str]) -> None:
         """Do nothing: it has no clock."""
 
     def skip_to(self, positions: Mapping[str, int]) -> None:

@@ -90,9 +90,9 @@ class EventTimes:
             NEVER_MS if replayed else self.clock.begin(topic, wall_ms, self._system.monotonic_s())
         )
 
-    def look(self, at_end: Collection[str]) -> None:
+    def checked(self, at_end: Collection[str]) -> None:
         """The records of these topics are processed, as the broker has answered."""
-        self.clock.look(at_end, self._system.wall_ms(), self._system.monotonic_s())
+        self.clock.checked(at_end, self._system.wall_ms(), self._system.monotonic_s())
 
     def reader(self, topic: DeclaredTopic[Any, Any]) -> Callable[[Event[Any, Any]], int]:
         """What gives the event time of an event of a topic. It raises EventTimeError, and what the function raises."""

@@ -297,11 +297,11 @@ class Task:
         self._backlog.clear()
         self._enter_release()
 
-    def look(self, at_end: Collection[str]) -> None:
+    def inputs_checked(self, at_end: Collection[str]) -> None:
         """The broker has answered: the records of the inputs `at_end` are processed, those of the others are not."""
         for partition in self._partitions:
             if partition.times is not None and partition.number not in self.stopped:
-                partition.times.look({topic_of(name) for name in partition.names.intersection(at_end)})
+                partition.times.checked({topic_of(name) for name in partition.names.intersection(at_end)})
                 self._note_due(partition)
 
     def advance(self, *, seal: bool = False) -> bool:

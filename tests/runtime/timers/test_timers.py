@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config import WorkerSettings
-from pipeline.core.event_time import IDLE_S, LOOK_S
+from pipeline.core.event_time import IDLE_S, INPUT_CHECK_S
 from pipeline.testing import Step
 from tests.support.runtime.timer_app import START_MS, TimerApp
 
 pytestmark = pytest.mark.unverified  # outputs of timers are made from no record
 
 TIMERS = 4_000
-LATER_S = IDLE_S + 2 * LOOK_S  # after it, an input at its end is idle
+LATER_S = IDLE_S + 2 * INPUT_CHECK_S  # after it, an input at its end is idle
 
 
 def test_due_timers_fire_before_the_next_record_in_order() -> None:

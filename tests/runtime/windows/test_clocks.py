@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import WorkerSettings
-from pipeline.core.event_time import IDLE_S, LOOK_S
+from pipeline.core.event_time import IDLE_S, INPUT_CHECK_S
 from pipeline.core.names import TopicPartition
 from pipeline.errors import UnreachableError
 from pipeline.ports import Output
@@ -17,7 +17,7 @@ from tests.support.runtime.window_app import START_MS, WindowApp
 
 pytestmark = pytest.mark.unverified  # a closed window is made from several records
 
-LATER_S = IDLE_S + 2 * LOOK_S  # after it, an input at its end is idle
+LATER_S = IDLE_S + 2 * INPUT_CHECK_S  # after it, an input at its end is idle
 
 
 def send_both(app: WindowApp, driver: TestDriver, seconds: int) -> None:
@@ -96,7 +96,7 @@ def test_an_input_that_ends_in_a_marker_becomes_idle() -> None:
     producer.commit()
     app.send(driver, "a", 5)
     app.send(driver, "a", 500)
-    driver.advance(LATER_S + LOOK_S)
+    driver.advance(LATER_S + INPUT_CHECK_S)
     assert app.results(driver)[0] == ("a", 0, (5,))
 
 
@@ -112,11 +112,11 @@ def test_an_outage_is_not_idle() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MemoryJournalReader, "ends", silent)
-        driver.advance(20 * LOOK_S)
+        driver.advance(20 * INPUT_CHECK_S)
     assert len(driver.log_events("input_ends_not_read")) > 10
     assert clock_s(driver) == 5
     driver.advance(LATER_S)
-    assert clock_s(driver) < 5 + LOOK_S + 1
+    assert clock_s(driver) < 5 + INPUT_CHECK_S + 1
 
 
 def test_a_stale_leader_makes_no_input_idle() -> None:
@@ -159,7 +159,7 @@ def test_a_record_that_is_retried_is_not_idle() -> None:
     driver.send(app.other, "a", 1, timestamp_ms=START_MS + 1_000)
     for _ in range(20):
         driver.step()
-        driver.clock.advance(LOOK_S)
+        driver.clock.advance(INPUT_CHECK_S)
     assert app.results(driver) == []
     broken.clear()
     driver.run()

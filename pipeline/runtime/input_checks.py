@@ -1,14 +1,14 @@
-"""Finds out which inputs are processed up to their ends, for the clocks of event time: `InputLooks`.
+"""Finds out which inputs are processed up to their ends, for the clocks of event time: `InputChecks`.
 
 About every 10 s, for all inputs of the groups that keep a clock, in one batch on an executor:
 
-    1 look at    the processed position of each input, as it is now
+    1 take       the processed position of each input, as it is now
     2 request    the end for all readers, and the end of what is committed. They differ while a transaction is open
-    3 skip       markers and aborted records between position and end, if both are as in the last look
+    3 skip       markers and aborted records between position and end, if both are as in the last check
     4 prove      ends that may make an input idle, through every broker: a stale leader does not know later records
     5 tell       the tasks, if the positions have not moved meanwhile and no record waits
 
-If any request fails, it is no look: nothing becomes idle by it. A group without a clock costs nothing.
+If any request fails, the check does not count: nothing becomes idle by it. A group without a clock costs nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from pipeline.core.event_time import look_interval_s
+from pipeline.core.event_time import input_check_interval_s
 from pipeline.core.names import TopicPartition
 from pipeline.errors import PipelineError, RetriableError
 from pipeline.ports import JournalReader, Pending, error_fields
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
 
-__all__ = ["InputLooks"]
+__all__ = ["InputChecks"]
 
 _Input = tuple[GroupRun, TopicPartition]  # groups may share a topic
 
@@ -37,20 +37,20 @@ class _Seen(NamedTuple):
     at_end: bool
 
 
-class InputLooks:
+class InputChecks:
     """Processing thread only. `idle_s`: as `EventClock` takes it."""
 
     def __init__(self, runs: Sequence[GroupRun], environment: Environment, idle_s: float) -> None:
         self._runs = runs
         self._environment = environment
-        self._interval_s = look_interval_s(idle_s)
+        self._interval_s = input_check_interval_s(idle_s)
         self._proven_after_s = (
             idle_s - 1.5 * self._interval_s
-        )  # so that no clock counts an unproven look as the last
+        )  # so that no clock counts an unproven check as the last
         self._next_s = environment.clock.monotonic_s()
         self._pending: Pending[Mapping[_Input, _Seen]] | None = None
         self._seen: Mapping[_Input, _Seen] = {}
-        self._since_s: dict[_Input, float] = {}  # at its end at each look since then
+        self._since_s: dict[_Input, float] = {}  # at its end at each check since then
 
     def turn(self) -> None:
         """Do what is due. Call it once per turn."""
@@ -70,13 +70,13 @@ class InputLooks:
         if places:
             after_s = self._proven_after_s
             doubted = {each for each, since_s in self._since_s.items() if now_s - since_s >= after_s}
-            look = _look(places, self._seen, doubted, self._environment)  # 1
-            self._pending = self._environment.executor.submit(look)
+            check = _check(places, self._seen, doubted, self._environment)  # 1
+            self._pending = self._environment.executor.submit(check)
 
-    def _take(self, look: Pending[Mapping[_Input, _Seen]]) -> None:
+    def _take(self, check: Pending[Mapping[_Input, _Seen]]) -> None:
         self._pending = None
         try:
-            self._seen = seen = look.result()
+            self._seen = seen = check.result()
         except PipelineError as error:
             self._environment.log.info("input_ends_not_read", **error_fields(error))
             return
@@ -94,16 +94,16 @@ class InputLooks:
                     at_end.add(name)
                     self._since_s[run, place] = since_s.get((run, place), now_s)
                 if any((run, place) in seen for place in run.plan.partitions_of(task.id.number)):
-                    task.look(at_end)  # 5
+                    task.inputs_checked(at_end)  # 5
 
 
-def _look(
+def _check(
     places: Mapping[_Input, int],
     before: Mapping[_Input, _Seen],
     doubted: Collection[_Input],
     environment: Environment,
 ) -> Callable[[], Mapping[_Input, _Seen]]:
-    def look() -> Mapping[_Input, _Seen]:
+    def check() -> Mapping[_Input, _Seen]:
         wanted = sorted({place for _, place in places})
         with closing(environment.journals()) as reader:
             stable_ends, ends = reader.stable_ends(wanted), reader.ends(wanted)  # 2
@@ -118,7 +118,7 @@ def _look(
                 for each, found in seen.items()
             }
 
-    return look
+    return check
 
 
 def _seen(

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         UnknownOutcomeError,
         UnreachableError,
     )
+    from pipeline.faust.error_policy import faust_error_policy
     from pipeline.processes.embedded import RunningWorker
     from pipeline.producing.delivery import Delivered, Delivery
     from pipeline.producing.kafka_producers import Producer, TransactionalProducer
@@ -129,6 +130,7 @@ __all__ = [
     "Window",
     "WindowRow",
     "WorkerSettings",
+    "faust_error_policy",
     "load_settings",
 ]
 
@@ -198,6 +200,7 @@ _HOMES = {
     "Window": "pipeline.api.windows",
     "WindowRow": "pipeline.api.window_rows",
     "WorkerSettings": "pipeline.config",
+    "faust_error_policy": "pipeline.faust.error_policy",
     "load_settings": "pipeline.config",
 }
 

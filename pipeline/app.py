@@ -34,6 +34,8 @@ from pipeline.api.sinks import Sink
 from pipeline.api.timers import Timers
 from pipeline.api.windows import Hopping, Sessions, Tumbling, Window
 from pipeline.config import Settings, load_settings
+from pipeline.errors import ConfigError
+from pipeline.faust import declared_faust_app, is_faust_app
 
 if TYPE_CHECKING:
     from pipeline.processes.embedded import RunningWorker
@@ -686,6 +688,10 @@ class App:
         return running(self._declared, settings if settings is not None else load_settings())
 
 
-def declared_app(app: App) -> DeclaredApp:
-    """What the package reads of an app."""
-    return app._declared  # noqa: SLF001 - the one place that does
+def declared_app(app: App | Any) -> DeclaredApp:
+    """What the package reads of an app: an `App`, or a `faust.App`. Raises ConfigError."""
+    if isinstance(app, App):
+        return app._declared  # noqa: SLF001 - the one place that does
+    if is_faust_app(app):
+        return declared_faust_app(app)
+    raise ConfigError(f"{app!r} is not an App", hint='use what App("name") returned')

@@ -6,9 +6,9 @@ it is declared, not when the first record arrives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pipeline.api.codecs import resolve_value
 from pipeline.api.declarations import DeclaredResource, DeclaredTopic, Dedup, Topic
@@ -18,12 +18,21 @@ from pipeline.core.names import check_name, held_by_the_pipeline
 from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import ConfigError
 
-__all__ = ["DeclaredApp"]
+__all__ = ["DeclaredApp", "NewTopic"]
 
 R = TypeVar("R")
 
 MAIN_GROUP = "main"
 _TOPIC_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+class NewTopic(NamedTuple):
+    """A topic that a worker creates at its start. `replicas` 0 means min(3, number of brokers)."""
+
+    name: str
+    partitions: int
+    replicas: int
+    config: Mapping[str, str]
 
 
 class DeclaredApp:
@@ -39,6 +48,14 @@ class DeclaredApp:
     def groups(self) -> list[DeclaredGroup]:
         """Groups that have handlers or sinks, `main` first."""
         return [group for group in self._groups.values() if group.bindings or group.sinks]
+
+    def declared(self, given: Any) -> Any:
+        """What was declared for an object that users hold: the object itself, unless the app is another library's."""
+        return given
+
+    def new_topics(self, existing: Collection[str]) -> Sequence[NewTopic]:  # noqa: ARG002 - of other libraries' apps
+        """The topics that a worker creates if they do not exist. The topics of an `App` are created by its users."""
+        return ()
 
     def owns(self, topic: Topic[Any, Any]) -> bool:
         """Whether the topic was declared in this app."""

@@ -18,6 +18,7 @@ __all__ = [
     "TIMEOUT_S",
     "Binding",
     "OnError",
+    "RuntimeBinding",
     "SinkBinding",
     "check_calls",
     "check_function",
@@ -88,6 +89,12 @@ class Binding:
         longest = max(BACKOFF_CAP_S, self.retry_delay_s)
         doubled: float = self.retry_delay_s * 2 ** min(failures - 1, 30)
         return min(doubled, longest)
+
+
+class RuntimeBinding(Binding):
+    """A handler of this package. Its function needs the context of the runtime, so nothing wraps it."""
+
+    __slots__ = ()
 
 
 class SinkBinding(NamedTuple):

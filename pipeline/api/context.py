@@ -337,10 +337,10 @@ class RuntimeContext(Context):
 
     The attribute `message` is the input record that is processed. `event_ms`: its event time; None in a group without
     a clock. `time_of`: gives that of any event of the current topic. `firing`: whether a due step is processed, and no
-    record.
+    record. `kept`: what handlers of the package keep for the task, by owner. It ends with the task.
     """
 
-    __slots__ = ()
+    __slots__ = ("kept",)
 
     # The same slot under another name: a property would cost a call for each record.
     message: Any = Context._message  # type: ignore[misc]  # noqa: SLF001
@@ -368,6 +368,7 @@ class RuntimeContext(Context):
         self._clock = None
         self._event_ms = None
         self._time_of = timestamp_of
+        self.kept: dict[Any, Any] = {}
 
     def use(
         self,

@@ -936,6 +936,15 @@ class DeclaredGroup(Group):
         self._joins = dict(joins or {})
         self._matches = dict(matches or {})
 
+    def bind(self, binding: Binding) -> None:
+        """Register a handler that was made elsewhere. Raises ConfigError."""
+        self._bind(binding)
+
+    def add_table(self, table: DeclaredTable[Any, Any]) -> None:
+        """Declare a table that was made elsewhere. Raises ConfigError."""
+        self._new_name("table", table.name, None)
+        self._tables[table.name] = table
+
     @property
     def id(self) -> GroupId:
         """App and group."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, ca
 
 import msgspec
 
-from pipeline.api.bindings import Binding, check_pair_function
+from pipeline.api.bindings import Binding, RuntimeBinding, check_pair_function
 from pipeline.api.context import Context
 from pipeline.api.declarations import LONGEST_TTL_S, DeclaredTable, DeclaredTopic, StepTopic
 from pipeline.api.event import Event
@@ -154,8 +154,8 @@ class Join(Generic[K, L, R]):
         return f"Join({self.name})"
 
 
-class JoinBinding(Binding):
-    """The use of a topic by a join. Its function needs the context of the runtime, so nothing wraps it."""
+class JoinBinding(RuntimeBinding):
+    """The use of a topic by a join."""
 
     __slots__ = ()
 

@@ -19,6 +19,7 @@ from pipeline.app import App, declared_app
 from pipeline.core.names import GroupId, TaskChoice, TaskId, check_name
 from pipeline.core.suggestions import closest
 from pipeline.errors import ConfigError, InputError, PipelineError
+from pipeline.faust import is_faust_app
 from pipeline.ports import Cluster
 
 __all__ = [
@@ -75,7 +76,7 @@ def find_app(target: str) -> DeclaredApp:
         ConfigError: The module cannot be imported, or has no such App.
     """
     value, module, attribute = _named(target)
-    if not isinstance(value, App):
+    if not _is_app(value):
         what = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
         raise ConfigError(
             f"{target} is {what}, and not an App{_where_it_is(module)}", hint=_apps_of(module, attribute)
@@ -89,9 +90,9 @@ def find_faust_app(target: str) -> Any:
     Raises:
         ConfigError: The module cannot be imported, or has no such `faust.App`.
     """
+    value: Any
     value, module, _ = _named(target)
-    base = sys.modules.get("faust.app.base")
-    if base is None or not isinstance(value, base.App):
+    if not is_faust_app(value):
         what = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
         raise ConfigError(
             f"{target} is {what}, and not a faust.App{_where_it_is(module)}",
@@ -124,6 +125,10 @@ def _named(target: str) -> tuple[object, ModuleType, str]:
             )
         value = getattr(value, part)
     return value, module, attribute
+
+
+def _is_app(value: object) -> bool:
+    return isinstance(value, App) or is_faust_app(value)
 
 
 def find_group(
@@ -178,7 +183,8 @@ def _apps_in_source(module: str) -> list[str]:
         for line in tree.body
         if isinstance(line, ast.Assign) and isinstance(line.value, ast.Call)
         for target in line.targets
-        if isinstance(target, ast.Name) and ast.unparse(line.value.func) in {"App", "pipeline.App"}
+        if isinstance(target, ast.Name)
+        and ast.unparse(line.value.func) in {"App", "faust.App", "pipeline.App"}
     ]
 
 
@@ -254,7 +260,7 @@ def _relative(file: str) -> str:
 
 
 def _apps_of(module: ModuleType, meant: str) -> str:
-    found = [name for name, item in vars(module).items() if isinstance(item, App)]
+    found = [name for name, item in vars(module).items() if _is_app(item)]
     if not found:
         nearby = _apps_nearby(module.__name__, meant)
         return f"module {module.__name__} has no App" + (f". Did you mean {nearby}?" if nearby else "")

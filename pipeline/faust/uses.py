@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _BY_KEY = {key: (area, feature) for area, features in FEATURES.items() for key, feature in features.items()}
+_PACKAGE = Path(__file__).parents[1]  # this one, which a checkout does not install
 _INSTALLED = tuple(
     Path(path).resolve() for path in {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
 )
@@ -95,7 +96,7 @@ def modules_of(app: Any) -> list[Module]:
 
 def _is_installed(file: str) -> bool:
     path = Path(file).resolve()
-    return any(path.is_relative_to(root) for root in _INSTALLED)
+    return path.is_relative_to(_PACKAGE) or any(path.is_relative_to(root) for root in _INSTALLED)
 
 
 def _is_faust(value: object) -> bool:

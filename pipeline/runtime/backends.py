@@ -16,6 +16,7 @@ from pipeline.api.group import DeclaredGroup
 from pipeline.config import WorkerSettings
 from pipeline.runtime.calls.call_loop import CallLoop
 from pipeline.runtime.commit.commit_rate import CommitRate
+from pipeline.runtime.created_topics import create_new_topics
 from pipeline.runtime.dead_letter_topics import create_dead_letter_topics
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.journal_backend import JournalBackend
@@ -56,6 +57,7 @@ def plan_backends(
 def _planned(
     app: DeclaredApp, groups: Sequence[DeclaredGroup], environment: Environment, replication: int
 ) -> tuple[list[GroupPlan], Mapping[DeclaredTopic[Any, Any], Sender]]:
+    create_new_topics(app, environment)
     plans, senders = plan_groups(app, groups, environment)
     lacking = [plan for plan in plans if plan.lacks_letter_topics]
     for plan in lacking:

@@ -11,16 +11,14 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.api.group import DeclaredGroup
 from pipeline.core.names import GroupId, TopicPartition
-from pipeline.errors import FatalTaskError
-from pipeline.ports import Cluster, Deadline, TopicInfo, TopicSpec
+from pipeline.ports import Cluster, TopicInfo, TopicSpec
+from pipeline.runtime.created_topics import create_topics
 from pipeline.runtime.environment import Environment
 
 __all__ = ["create_dead_letter_topics", "dead_letter_topics", "holds_no_letters", "wants_letters"]
 
 # A dead letter contains its whole record and headers about the error; a replay also contains the record's place.
 DEAD_LETTER_HEADER_BYTES = 64 * 1024
-_SEEN_S = 10.0
-_POLL_S = 0.05
 _ANY_TIME = str(2**63 - 1)
 _REPLAYS_CONFIG: Mapping[str, str] = {
     "cleanup.policy": "delete",
@@ -80,18 +78,10 @@ def create_dead_letter_topics(
     largest = largest_input + DEAD_LETTER_HEADER_BYTES
     letters = {**_LETTERS_CONFIG, "max.message.bytes": str(largest)}
     replays = {**_REPLAYS_CONFIG, "max.message.bytes": str(largest + DEAD_LETTER_HEADER_BYTES)}
-    names = {group.dead_letter_topic, group.replays_topic}
-    environment.cluster.create(
+    create_topics(
         [
             TopicSpec(group.dead_letter_topic, partitions, replication, letters),
             TopicSpec(group.replays_topic, partitions, replication, replays),
-        ]
+        ],
+        environment,
     )
-    deadline = Deadline(environment.clock, _SEEN_S, _POLL_S)
-    while not names.issubset(environment.cluster.topics()):
-        # Another broker may answer than the one that created them, and its metadata is updated a moment later.
-        if not deadline.pause():
-            raise FatalTaskError(
-                f"topics {', '.join(sorted(names))} were created but did not appear within {_SEEN_S:.0f} s",
-                hint="check the brokers, then start again",
-            )

@@ -119,7 +119,7 @@ class TestDriver(SimulatedProcess):
         """
         if event_id is not None:
             headers = [*headers, (EVENT_ID_HEADER, event_id)]
-        declared = declared_topic(topic)
+        declared = declared_topic(self._declared.declared(topic))
         self.send_raw(
             topic,
             declared.key.encode(key),
@@ -157,7 +157,9 @@ class TestDriver(SimulatedProcess):
         """
         when = self.clock.wall_ms() if timestamp_ms is None else timestamp_ms
         raw: Any = headers
-        self.broker.produce(Output(topic.name, key, value, when, raw), partition=partition)
+        self.broker.produce(
+            Output(self._declared.declared(topic).name, key, value, when, raw), partition=partition
+        )
 
     def reset(self, *start: str, group: str = "main", partition: int | None = None) -> None:
         """Do what `pipeline reset` does. A worker that runs continues from there.
@@ -195,10 +197,11 @@ class TestDriver(SimulatedProcess):
             driver.recreate(flights)
             ```
         """
-        info = self.broker.describe(topic.name)
+        name = self._declared.declared(topic).name
+        info = self.broker.describe(name)
         partitions = info.partitions if info is not None else 1
-        self.broker.delete(topic.name)
-        self.broker.create(TopicSpec(topic.name, partitions))
+        self.broker.delete(name)
+        self.broker.create(TopicSpec(name, partitions))
 
     def outputs(self, topic: Topic[K, V]) -> list[Event[K, V]]:
         """The committed records of a topic, also after a crash.
@@ -214,11 +217,11 @@ class TestDriver(SimulatedProcess):
             assert [event.value for event in driver.outputs(delays)] == [Delay(1, 12)]
             ```
         """
-        declared = declared_topic(topic)
+        declared = declared_topic(self._declared.declared(topic))
         decode_key, read_value = declared.key.decode, declared.value.read
         return [
             Event(decode_key(record.key()), read_value(record), record)
-            for record in self.broker.records(topic.name)
+            for record in self.broker.records(declared.name)
         ]
 
     def dead_letters(self, group: str = "main") -> list[Event[bytes | None, bytes | None]]:
@@ -235,7 +238,7 @@ class TestDriver(SimulatedProcess):
             assert [event.value for event in driver.dead_letters()] == [b"not JSON"]
             ```
         """
-        name = GroupId(self.app.name, group).dead_letter_topic
+        name = GroupId(self._declared.name, group).dead_letter_topic
         if self.broker.describe(name) is None:
             return []
         return [Event(record.key(), record.value(), record) for record in self.broker.records(name)]
@@ -307,15 +310,15 @@ class TestDriver(SimulatedProcess):
             assert driver.table_by_partition(totals)[0] == {"AA": Delay(1, 12)}
             ```
         """
-        declared = declared_table(table)
-        result: dict[int, dict[K, V]] = {partition: {} for partition in self._partitions_of(table.group)}
+        declared = declared_table(self._declared.declared(table))
+        result: dict[int, dict[K, V]] = {partition: {} for partition in self._partitions_of(declared.group)}
         for task, position in self.stores.positions().items():
-            if (task.app, task.group) != (self.app.name, table.group):
+            if (task.app, task.group) != (self._declared.name, declared.group):
                 continue
             identity = decode_position(position, str(task)).identity
             partitions = TaskInputs(task.number, identity.tasks).partitions(len(result))
             for partition, rows in zip(partitions, row_prefixes(identity, task.number), strict=False):
-                prefix, stored = rows + table_prefix(table.name), self.stores.contents(task)
+                prefix, stored = rows + table_prefix(declared.name), self.stores.contents(task)
                 clock = unpack_state(stored.get(clock_key(rows)) if declared.fades else None, str(task))
                 result[partition] = {
                     shown: found

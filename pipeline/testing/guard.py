@@ -6,10 +6,9 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pipeline.api.bindings import Binding
+from pipeline.api.bindings import Binding, RuntimeBinding
 from pipeline.api.context import Context
 from pipeline.api.group import DeclaredGroup
-from pipeline.api.joins import JoinBinding
 from pipeline.errors import InvariantError, PipelineError
 
 __all__ = ["StaleHandleError", "guarded"]
@@ -149,7 +148,7 @@ def guarded(groups: Sequence[DeclaredGroup]) -> list[DeclaredGroup]:
 
 
 def _guard(binding: Binding) -> Binding:
-    if binding.is_async or isinstance(binding, JoinBinding):
+    if binding.is_async or isinstance(binding, RuntimeBinding):
         return binding  # its context ends with its call in every worker, or is not given to the user
     function: Callable[..., None] = binding.function
     name = getattr(function, "__qualname__", str(function))

@@ -367,7 +367,7 @@ class SimulatedProcess:
             if run.plan.id.group == group and partition < run.plan.partitions and number in run.tasks:
                 return run.tasks[number]
         raise InputError(
-            f"the worker of app {self.app.name} runs no task of partition {partition} of group {group}"
+            f"the worker of app {self._declared.name} runs no task of partition {partition} of group {group}"
         )
 
     def environment(self) -> Environment:

@@ -143,6 +143,7 @@ EXAMPLES = {
     "app.engine": _agent("await app.commit(['orders'])"),
     "app.unknown": "def odd():\n    return app.rebalancing_count",
 }
+TESTS = Path(__file__).parent  # whose modules have Faust's objects, too
 # Not shown by a line: they describe what is the same, or need another application.
 WITHOUT_EXAMPLE = {"event", "topic.serializer", "app.subclass"}
 
@@ -151,7 +152,8 @@ WITHOUT_EXAMPLE = {"event", "topic.serializer", "app.subclass"}
 @pytest.mark.parametrize("key", EXAMPLES)
 def test_each_feature_is_found_where_it_is_used(check: Check, key: str) -> None:
     """A feature that the check does not find is one that a user loses without a word."""
-    found = [use for use in check(EXAMPLES[key]) if use.feature is feature_of(key)]
+    uses = [use for use in check(EXAMPLES[key]) if use.feature is feature_of(key)]
+    found = [use for use in uses if use.place is None or not Path(use.place.file).is_relative_to(TESTS)]
     assert found
     assert all(use.place is not None and Path(use.place.file).name == "shop.py" for use in found)
 

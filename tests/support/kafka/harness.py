@@ -47,8 +47,10 @@ class Workbench:
         groups: tuple[str, ...] = GROUPS,
         partitions: int = PARTITIONS,
         tasks: int | None = None,
+        app: str = "tests.support.kafka.sums:app",
     ) -> None:
         self.servers = servers
+        self.app = app
         self.senders = servers  # the brokers to which inputs are sent
         self.prefix = prefix
         self.groups = groups
@@ -91,10 +93,10 @@ class Workbench:
             producer.poll(0)
         assert producer.flush(DEADLINE_S) == 0
 
-    def worker(self, *arguments: str, app: str = "tests.support.kafka.sums:app") -> subprocess.Popen[bytes]:
-        """Start `pipeline worker` as a process."""
+    def worker(self, *arguments: str, app: str = "") -> subprocess.Popen[bytes]:
+        """Start `pipeline worker` as a process. `app`: another one than that of the workbench."""
         return self._spawn(
-            "-m", "pipeline", "worker", app, "--kafka", self.servers,
+            "-m", "pipeline", "worker", app or self.app, "--kafka", self.servers,
             "--state-dir", str(self.state_dir), *arguments,
         )  # fmt: skip
 
@@ -338,7 +340,11 @@ class Workbench:
 
     def names(self) -> dict[str, str]:
         """The names and numbers of this app, as the environment of a process."""
-        names = {"SUMS_PREFIX": self.prefix, "SUMS_GROUPS": " ".join(self.groups)}
+        names = {
+            "SUMS_PREFIX": self.prefix,
+            "SUMS_GROUPS": " ".join(self.groups),
+            "KILL_APP": self.app,
+        }
         return names | ({"SUMS_TASKS": str(self.tasks)} if self.tasks != self.partitions else {})
 
     @contextmanager

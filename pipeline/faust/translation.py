@@ -1,0 +1,166 @@
+"""A `faust.App` becomes a `DeclaredApp`: `translated`.
+
+    1. finalize the app, and import what `autodiscover` names, as `faust worker` does;
+    2. refuse what is not carried over;
+    3. declare a topic of bytes for each topic of the app, and a table of bytes for each table;
+    4. declare a handler for each agent and each of its topics, all in the group `main`;
+    5. give the app our output buffer and producer, and its tables our rows.
+
+Names that Faust allows and the engine does not get `-` for the other characters.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import faust
+from faust.types import AgentT, TopicT
+
+from pipeline.api.app import DeclaredApp, NewTopic
+from pipeline.api.bindings import RuntimeBinding
+from pipeline.api.group import DeclaredGroup
+from pipeline.errors import ConfigError
+from pipeline.faust.agent_loop import AgentLoop
+from pipeline.faust.agents import AgentPlan
+from pipeline.faust.error_policy import policy_of
+from pipeline.faust.outputs import EngineProducer, OutputBuffer, Outputs
+from pipeline.faust.refusals import check_agent, check_app, check_table, check_topic
+from pipeline.faust.sets import EngineSetTable, FaustSets, SetRows
+from pipeline.faust.tables import EngineTable, FaustTable, TableRows
+from pipeline.faust.topics import spec_of, typed_topic
+
+__all__ = ["FaustApp", "translated"]
+
+_ATTRIBUTE = "_pipeline_app"
+_NO_NAME = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+class FaustApp(DeclaredApp):
+    """The declarations of a `faust.App`. `faust_app`: the app itself. `faust_topics`: one of Faust's for each name."""
+
+    def __init__(self, app: Any) -> None:
+        super().__init__(_name(app.conf.id))
+        self.faust_app = app
+        self.faust_topics: dict[str, Any] = {}
+        self.faust_tables: dict[Any, FaustTable] = {}
+
+    def declared(self, given: Any) -> Any:
+        """What was declared for a topic, an agent or a table of Faust; other objects as they are."""
+        if isinstance(given, AgentT):
+            given = given.channel
+        if isinstance(given, TopicT):
+            return typed_topic(self.faust_app, given, given.get_topic_name())
+        if isinstance(given, faust.Table):
+            return self.faust_tables.get(given, given)
+        return given
+
+    def new_topics(self, existing: Collection[str]) -> Sequence[NewTopic]:
+        """The topics to create, as Faust declares them, if the app allows that."""
+        conf = self.faust_app.conf
+        if not conf.topic_allow_declare:
+            return ()
+        return [
+            spec_of(name, topic, conf) for name, topic in self.faust_topics.items() if name not in existing
+        ]
+
+
+def translated(app: Any) -> FaustApp:
+    """The declarations of a `faust.App`, made once for each. Raises ConfigError."""
+    found = vars(app).get(_ATTRIBUTE)
+    if found is None:
+        found = vars(app)[_ATTRIBUTE] = _translate(app)
+    result: FaustApp = found
+    return result
+
+
+def _translate(app: Any) -> FaustApp:
+    _discover(app)  # 1
+    check_app(app)  # 2
+    declared = FaustApp(app)
+    _declare_topics(declared, app)  # 3
+    for table in app.tables.values():
+        _declare_table(declared, table)
+    outputs = Outputs(app, declared.topics)
+    _declare_agents(declared, app, outputs)  # 4
+    app._attachments = OutputBuffer(outputs)  # noqa: SLF001 - 5
+    app.producer = EngineProducer(outputs)
+    return declared
+
+
+def _discover(app: Any) -> None:
+    try:
+        app.finalize()
+        app.worker_init()
+        if app.conf.autodiscover:
+            app.discover()
+    except faust.exceptions.FaustError as error:
+        raise ConfigError(f"the faust.App cannot be configured: {error}") from error
+
+
+def _declare_topics(declared: FaustApp, app: Any) -> None:
+    for agent in app.agents.values():
+        check_agent(agent)
+    for topic in _topics_of(app):
+        check_topic(topic)
+        for name in topic.topics:
+            if name not in declared.topics:
+                declared.topic(name, bytes | None, bytes | None, "raw")
+                declared.faust_topics[name] = topic
+
+
+def _topics_of(app: Any) -> Iterator[Any]:
+    """The topics of an app: first those of its agents, then all that exist, because an app keeps no list of them.
+
+    Without the changelog topics of tables, which the journal replaces.
+    """
+    inputs = [agent.channel for agent in app.agents.values()]
+    yield from inputs
+    changelogs = {id(table._changelog_topic) for table in app.tables.values()}  # noqa: SLF001 - made if absent
+    others = [
+        each
+        for each in gc.get_objects()
+        if isinstance(each, TopicT) and each.app is app and id(each) not in changelogs
+    ]
+    yield from sorted(others, key=lambda topic: list(topic.topics))
+
+
+def _declare_table(declared: FaustApp, table: Any) -> None:
+    check_table(table)
+    group: DeclaredGroup = declared.main
+    name = _name(table.name)
+    if isinstance(table, faust.SetTable):
+        sets = FaustSets(group.name, name, table)
+        declared.faust_tables[table] = sets
+        table.__class__, table._data = EngineSetTable, SetRows(sets, table.name)  # noqa: SLF001 - what `data` returns
+    else:
+        rows = FaustTable(group.name, name, table)
+        declared.faust_tables[table] = rows
+        table.__class__, table._data = EngineTable, TableRows(rows, table.name)  # noqa: SLF001
+    group.add_table(declared.faust_tables[table])
+
+
+def _declare_agents(declared: FaustApp, app: Any, outputs: Outputs) -> None:
+    loop = declared.resource(AgentLoop)
+    policy = policy_of(app)
+    for agent in app.agents.values():
+        plan = AgentPlan(agent, app, outputs, loop)
+        for name in agent.channel.topics:
+            handler = plan.handler(agent.channel)
+            declared.main.bind(
+                RuntimeBinding(
+                    declared.topics[name],
+                    handler,
+                    policy.on_error,
+                    False,
+                    policy.retries,
+                    policy.retry_delay_s,
+                )
+            )
+
+
+def _name(name: str) -> str:
+    """A name of Faust as one of the engine."""
+    return _NO_NAME.sub("-", name)

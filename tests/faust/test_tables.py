@@ -1,0 +1,156 @@
+"""Tables of a real `faust.App` over our rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faust
+
+from pipeline.api.table import table_prefix
+from pipeline.core.inputs import row_prefix
+from pipeline.testing import TestDriver
+from tests.faust.test_agents import Order, new_app, values
+
+
+def test_a_value_that_is_changed_in_place_is_stored() -> None:
+    """In Faust, such a change is there until a recovery, which loses it."""
+    app = new_app()
+    source = app.topic("source", value_type=str)
+    seen, accounts = app.Table("seen", default=list), app.Table("accounts", value_type=Order)
+
+    @app.agent(source)
+    async def change(stream: Any) -> None:
+        async for value in stream:
+            seen["words"] = seen["words"] or []
+            seen["words"].append(value)
+            seen["words"].append(value.upper())
+            if "a" not in accounts:
+                accounts["a"] = Order("a", 0)
+            accounts["a"].amount += 1
+
+    driver = TestDriver(app)
+    driver.send(source, None, "x")
+    driver.run()
+    driver.restart(empty_disk=True)
+    driver.send(source, None, "y")
+    driver.run()
+    assert driver.table(seen) == {"words": ["x", "X", "y", "Y"]}
+    assert driver.table(accounts) == {"a": Order("a", 2)}
+
+
+def test_a_default_is_not_stored_by_reading_it() -> None:
+    """As in Faust, where `table[key].append(...)` of a new key is lost."""
+    app = new_app()
+    source = app.topic("source", value_type=str)
+    seen = app.Table("seen", default=list)
+
+    @app.agent(source)
+    async def change(stream: Any) -> None:
+        async for value in stream:
+            seen["words"].append(value)
+
+    driver = TestDriver(app)
+    driver.send(source, None, "x")
+    driver.run()
+    assert driver.table(seen) == {}
+
+
+def test_mapping_methods_see_the_rows_of_the_partition() -> None:
+    """Including what the event itself has written and changed in place."""
+    app = new_app()
+    source, target = app.topic("source", value_type=str), app.topic("target")
+    table = app.Table("rows")
+
+    @app.agent(source)
+    async def change(stream: Any) -> None:
+        async for _ in stream:
+            table["b"] = {"n": 2}
+            table.update({"a": 1, "c": 3})
+            table["b"]["n"] = 5
+            del table["c"]
+            assert table.pop("none", 7) == 7
+            await target.send(
+                value=[list(table.items()), list(table.keys()), list(table.values()), len(table)]
+            )
+            await target.send(value=["a" in table, "c" in table, table.get("a"), table.get("c"), list(table)])
+            assert table.setdefault("d", 4) == 4
+            table.clear()
+            table["e"] = 9
+
+    driver = TestDriver(app)
+    driver.send(source, None, "x")
+    driver.run()
+    assert values(driver, target) == [
+        [[["a", 1], ["b", {"n": 5}]], ["a", "b"], [1, {"n": 5}], 2],
+        [True, False, 1, None, ["a", "b"]],
+    ]
+    assert driver.table(table) == {"e": 9}
+
+
+def test_a_set_table_stores_its_sets_at_the_end_of_an_event() -> None:
+    """A set is one row, with its elements in one order, however they were added."""
+    app = new_app()
+    source = app.topic("source", value_type=str)
+    likes = app.SetTable("likes", value_type=str)
+
+    @app.agent(source)
+    async def change(stream: Any) -> None:
+        async for value in stream:
+            likes["a"].update(set(value.split(",")))
+            likes["a"].discard("x")
+            assert "x" not in likes["a"]
+            likes["b"].add("only")
+            likes["b"].clear()
+            assert "c" not in likes
+            assert likes["c"] == set()
+
+    driver = TestDriver(app)
+    driver.send(source, None, "x,y")
+    driver.run()
+    driver.restart(empty_disk=True)
+    driver.send(source, None, "z")
+    driver.run()
+    assert driver.table(likes) == {"a": {"y", "z"}, "b": set()}
+
+
+def test_rows_have_the_bytes_of_the_changelog_of_faust() -> None:
+    """So that the tables of an application can be taken over, and their keys be found."""
+    app = new_app()
+    source = app.topic("source", value_type=int)
+    tables: dict[str, tuple[Any, dict[Any, Any]]] = {
+        "plain": (app.Table("plain"), {"k é": 1, ("a", 2): [1.5, None], 7: "ü", "record": Order("a", 1)}),
+        "typed": (app.Table("typed", key_type=int, value_type=Order), {5: Order("a", 1)}),
+        "text": (app.Table("text", key_type=str, value_type=str), {"k": "v"}),
+        "bytes": (app.Table("bytes", key_type=bytes, value_type=bytes), {b"k": b"v"}),
+    }
+    expected = {
+        name: {
+            app.serializers.dumps_key(table.key_type, key, serializer=table.key_serializer):
+            app.serializers.dumps_value(table.value_type, value, serializer=table.value_serializer)
+            for key, value in rows.items()
+        }
+        for name, (table, rows) in tables.items()
+    }  # fmt: skip
+
+    @app.agent(source)
+    async def write(stream: Any) -> None:
+        async for _ in stream:
+            for table, rows in tables.values():
+                for key, value in rows.items():
+                    table[key] = value
+                    assert table[key] == value
+                    assert key in table
+
+    driver = TestDriver(app)
+    driver.send(source, None, 1)
+    driver.run()
+    stored = {name: _raw(driver, name) for name in tables}
+    assert stored == expected
+    assert isinstance(tables["plain"][0], faust.Table)
+
+
+def _raw(driver: TestDriver, name: str) -> dict[bytes, bytes]:
+    """The stored rows of a table, as bytes."""
+    prefix = row_prefix(0) + table_prefix(name)
+    stored = [driver.stores.contents(task).items() for task in driver.stores.positions()]
+    return {key[len(prefix) :]: data for rows in stored for key, data in rows if key.startswith(prefix)}

@@ -80,7 +80,8 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
             "one instance for each task, and one event at a time: a schedule that Faust allows",
         ),
         "agent.isolated": _differs(
-            "`isolated_partitions=True`", "one instance for each task, which may own several partitions"
+            "`isolated_partitions=True`",
+            "one instance for each partition, as in Faust; after an error, only that instance starts again",
         ),
         "agent.supervisor": _differs(
             "`supervisor_strategy=`, `conf.agent_supervisor`",
@@ -142,7 +143,7 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
         "record": _same("`faust.Record`: coercion, polymorphic fields, validation, `serializer=`"),
         "topic.declare": _differs(
             "`partitions=`, `retention=`, `replicas=`, `config=` of topics",
-            "only for topics that do not exist yet and that the application owns: repartition and agent topics",
+            "for all topics of the application that do not exist yet; Faust leaves some of them to the broker",
         ),
     },
     "Tables": {

@@ -98,12 +98,16 @@ class EngineStream(Stream):
         """Nothing: an event is finished when the agent asks for the next one."""
         return False
 
+    def noack(self) -> EngineStream:
+        """The stream itself: an event is finished when the agent asks for the next one, acknowledged or not."""
+        return self
+
     def _refused(self, *_: Any, **__: Any) -> NoReturn:
         raise ConfigError(
             f"agent {self.prefix}: this method of its stream is not carried over from Faust",
             hint="docs/how-to/faust.md lists what is",
         )
 
-    noack = noack_take = take = take_events = take_with_timestamp = _refused
+    noack_take = take = take_events = take_with_timestamp = _refused
     through = group_by = combine = __and__ = _refused
     join = left_join = inner_join = outer_join = _refused

@@ -102,7 +102,7 @@ def test_events_items_filter_enumerate_and_echo_as_in_faust() -> None:
 
     @app.agent(numbers_topic)
     async def even(stream: Any) -> None:
-        async for number, value in stream.filter(lambda each: each % 2 == 0).echo(copies).enumerate():
+        async for number, value in stream.filter(lambda each: each % 2 == 0).echo(copies).noack().enumerate():
             event = faust.current_event()
             await seen.send(value=["even", number, value, event.message.offset])
 

@@ -36,7 +36,12 @@ class NewTopic(NamedTuple):
 
 
 class DeclaredApp:
-    """The declarations behind an `App`, which has one."""
+    """The declarations behind an `App`, which has one.
+
+    `replaces`: the consumer group of the program that the app was before, if it was one of another library.
+    """
+
+    replaces = ""
 
     def __init__(self, name: str, tasks: int | None = None) -> None:
         self.name = check_name("app", name)

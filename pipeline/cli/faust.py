@@ -1,4 +1,4 @@
-"""`pipeline faust`: what a Faust application uses, and what becomes of it on this engine."""
+"""`pipeline faust`: what a Faust application uses, what becomes of it on this engine, and its move to it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli.faust_migrate import migrate
 from pipeline.cli.lookup import find_faust_app
 from pipeline.cli.options import JsonOption, print_json, print_message
 from pipeline.cli.rendering import Cell, Column, print_table
@@ -20,7 +21,7 @@ _PLACES = 3  # of a feature, in the table
 
 faust_app = typer.Typer(
     name="faust",
-    help="Check an application of faust-streaming.",
+    help="Check an application of faust-streaming, and take over its positions and tables.",
     no_args_is_help=True,
 )
 
@@ -31,7 +32,7 @@ FaustArgument = Annotated[
 
 @faust_app.callback()
 def faust() -> None:
-    """Check an application of faust-streaming.
+    """Check an application of faust-streaming, and take over its positions and tables.
 
     See docs/coming-from/faust.md.
     """
@@ -63,6 +64,9 @@ def check(target: FaustArgument, json: JsonOption = False) -> None:
         raise typer.Exit(1)
     if not json:
         print_message(f"{target} can run with pipeline worker {target}")
+
+
+faust_app.command()(migrate)
 
 
 _COLUMNS = (

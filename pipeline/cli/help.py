@@ -54,6 +54,7 @@ EXAMPLES: Mapping[str, str] = {
     "migrate switch": "pipeline migrate switch delays delays-2 --topic flights=flights-2 --retire",
     "migrate revive": "pipeline migrate revive delays",
     "faust check": "pipeline faust check revenue:app",
+    "faust migrate": "pipeline faust migrate revenue:app --dry-run",
     "drill list": "pipeline drill list",
     "drill plan": "pipeline drill plan kill-worker --worker orders-1",
     "drill run": "pipeline drill run kill-worker --max-tasks 8 --abort-if 'live_tasks == 0'",

@@ -44,15 +44,15 @@ def by_feature(uses: Iterable[Use]) -> dict[Feature, list[Use]]:
     return found
 
 
-def refuse(app: Any, name: str) -> None:
-    """Raise ConfigError if the application uses what is not carried over. `name`: MODULE:APP, for the hint."""
+def refuse(app: Any) -> None:
+    """Raise ConfigError if the application uses what is not carried over."""
     refused = [use for use in uses_of(app) if use.feature.outcome is Outcome.REFUSED]
     if refused:
         listed = "".join(f"\n  {line_of(use)}" for use in refused[:_NAMED])
         more = f"\n  and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
         raise ConfigError(
             f"Faust application {app.conf.id} uses what is not carried over:{listed}{more}",
-            hint=f"pipeline faust check {name} shows all of it, with what to do instead",
+            hint="pipeline faust check MODULE:APP shows all of it, with what to do instead",
         )
 
 

@@ -50,7 +50,14 @@ def _refused(name: str, note: str, hint: str) -> Feature:
     return Feature(name, Outcome.REFUSED, note, hint)
 
 
-_OUTSIDE = "outside of an agent, a record is sent at least once; in an agent, exactly once"
+_LATER = "not carried over yet"
+
+
+def _later(name: str) -> Feature:
+    """A feature that a later release will carry over."""
+    return _refused(name, _LATER, "keep the application on Faust until a later release")
+
+
 _BELOW = "the engine below Faust's API is another one"
 _NO_CALL = "remove the call"
 
@@ -87,8 +94,8 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
             "`supervisor_strategy=`, `conf.agent_supervisor`",
             "not used: after an error, the error policy of the application decides",
         ),
-        "agent.cast": _same("`agent.cast`, `agent.send`", _OUTSIDE),
-        "agent.ask": _same("`agent.ask`, `ask_nowait`, `map`, `kvmap`, `join` outside of agents"),
+        "agent.cast": _same("`agent.cast`, `agent.send`", "exactly once"),
+        "agent.ask": _later("`agent.ask`, `ask_nowait`, `map`, `kvmap`, `join` outside of agents"),
         "agent.ask_inside": _refused(
             "`ask`, `map`, `kvmap` or `join` inside an agent",
             "the question is visible to the other agent only after the commit that the answer would have to precede",
@@ -100,23 +107,17 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
         "stream": _same("`async for value in stream`"),
         "stream.events": _same("`stream.events()`"),
         "stream.items": _same("`stream.items()`"),
-        "stream.take": _differs(
-            "`stream.take`, `take_events`, `take_with_timestamp`",
-            "values that are waiting are rows of the state, in a table of their own. A batch is one step of one "
-            "partition; in Faust, it may mix partitions",
-        ),
+        "stream.take": _later("`stream.take`, `take_events`, `take_with_timestamp`, `noack_take`"),
         "stream.filter": _same("`stream.filter`, `add_processor`"),
-        "stream.group_by": _same(
-            "`stream.group_by`", "records go through the same repartition topic, exactly once"
-        ),
-        "stream.through": _same("`stream.through`", "exactly once"),
+        "stream.group_by": _later("`stream.group_by`"),
+        "stream.through": _later("`stream.through`"),
         "stream.echo": _same("`stream.echo`", "exactly once"),
         "stream.enumerate": _differs(
             "`stream.enumerate`", "counts from the start of the agent's instance, which is one for each task"
         ),
         "stream.ack": _differs(
-            "`stream.noack()`, `noack_take`, `event.ack()`",
-            "an event is finished when the agent asks for the next one, also if it is not acknowledged",
+            "`stream.noack()`, `event.ack()`, `stream.ack`",
+            "has no effect: an event is finished when the agent asks for the next one",
         ),
         "stream.combine": _refused(
             "`stream.combine`, `stream & stream`, `join`, `left_join`, ...",
@@ -133,7 +134,8 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
     },
     "Topics and values": {
         "topic": _same("`app.topic(...)`"),
-        "topic.send": _same("`topic.send`, `send_soon`, `app.send`", _OUTSIDE),
+        "topic.send": _same("`topic.send`, `send_soon`, `app.send` in an agent", "exactly once"),
+        "topic.send_options": _later("`partition=` and `callback=` of `send`"),
         "topic.serializer": _same("`key_serializer=`, `value_serializer=`, `schema=`, own codecs"),
         "topic.pickle": _refused(
             "the codec `pickle`",
@@ -147,10 +149,12 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
         ),
     },
     "Tables": {
-        "table": _same("`app.Table`", "the rows of one partition are seen by events of this partition"),
+        "table": _same(
+            "`app.Table`", "a value that an agent changes in place is stored at the end of the event"
+        ),
         "table.items": _differs(
             "`items()`, `keys()`, `values()`, `len()` of a table",
-            "the rows of the event's task; in Faust, those of all partitions of the worker",
+            "the rows of the event's partition; in Faust, those of all partitions of the worker",
         ),
         "table.set": _same("`app.SetTable`"),
         "table.set_manager": _refused(
@@ -172,13 +176,10 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
         "table.on_recover": _refused(
             "`on_recover=`, `on_changelog_event=`", "tables are not recovered from changelog topics", _NO_CALL
         ),
-        "window": _same("`tumbling`, `hopping`, `now()`, `current()`, `delta()`, `value()`"),
-        "window.relative": _same("`relative_to_stream`, `relative_to_now`, `relative_to_field`"),
-        "window.key_index": _same("`key_index=True`"),
-        "window.expires": _differs(
-            "`expires=`",
-            "rows expire by the time of the events of their partition, not by the clock of the machine",
-        ),
+        "window": _later("`tumbling`, `hopping`, `now()`, `current()`, `delta()`, `value()`"),
+        "window.relative": _later("`relative_to_stream`, `relative_to_now`, `relative_to_field`"),
+        "window.key_index": _later("`key_index=True`"),
+        "window.expires": _later("`expires=`"),
         "window.on_close": _refused(
             "`on_window_close=`",
             "Faust calls it by the clock of the machine, and again after a rebalance",
@@ -189,17 +190,13 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
         ),
     },
     "Application": {
-        "app.timer": _differs(
-            "`@app.timer`, `@app.crontab`", "runs in each worker, as in Faust. " + _OUTSIDE
-        ),
-        "app.task": _same("`@app.task`", _OUTSIDE),
-        "app.leader": _same(
-            "`on_leader=True`, `app.is_leader()`", "the worker that owns task 0 is the leader"
-        ),
-        "app.page": _same("`@app.page`, `app.web`", "on the HTTP port of the worker"),
-        "app.table_route": _same("`@app.table_route`, `@app.topic_route`"),
-        "app.command": _same("`@app.command`"),
-        "app.signals": _same(
+        "app.timer": _later("`@app.timer`, `@app.crontab`"),
+        "app.task": _later("`@app.task`"),
+        "app.leader": _later("`on_leader=True`, `app.is_leader()`"),
+        "app.page": _later("`@app.page`, `app.web`"),
+        "app.table_route": _later("`@app.table_route`, `@app.topic_route`"),
+        "app.command": _later("`@app.command`"),
+        "app.signals": _later(
             "`on_worker_init`, `on_configured`, `on_before_configured`, `on_after_configured`, `on_before_shutdown`"
         ),
         "app.rebalance": _refused(
@@ -311,6 +308,12 @@ def markdown() -> str:
     return "\n".join(lines)
 
 
+def _word(feature: Feature) -> str:
+    return "not yet" if feature.note == _LATER else _WORDS[feature.outcome]
+
+
 def _sentence(feature: Feature) -> str:
+    if feature.note == _LATER:
+        return ""
     text = f"{feature.note}. Instead: {feature.hint}" if feature.hint else feature.note
     return text[:1].upper() + text[1:]

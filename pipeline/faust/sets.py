@@ -31,6 +31,16 @@ class FaustSets(FaustTable):
         prepare = preparing(table.value_type)
         self.decode_value = lambda data: {prepare(each) for each in load_json(data)}
 
+    def encode_set(self, elements: set[Any]) -> bytes:
+        """The value of a row. Equal sets have equal bytes. Raises TypeError for an element that has none."""
+        return b"[" + b",".join(sorted(map(self._element, elements))) + b"]"
+
+    def _element(self, element: Any) -> bytes:
+        data: bytes | None = self.encode_value(element)
+        if data is None:
+            raise TypeError(f"table {self.name}: its serializer cannot store {element!r}")
+        return data
+
 
 class _Set(ChangeloggedSet):
     """A set that an agent was given. It is stored at the end of the event, if it has changed."""
@@ -74,6 +84,10 @@ class EngineSetTable(EngineTable, SetTable):
 class SetRows(TableRows):
     """The sets of a table in the partition of the current event."""
 
+    def __init__(self, declared: FaustSets, name: str) -> None:
+        super().__init__(declared, name)
+        self._sets = declared
+
     def __getitem__(self, key: Any) -> Any:
         agent = self.agent()
         stored = self.encoded_key(key)
@@ -103,5 +117,4 @@ class SetRows(TableRows):
         return found
 
     def encoded_set(self, elements: set[Any]) -> bytes:
-        """Equal sets have equal bytes."""
-        return b"[" + b",".join(sorted(map(self.encoded_value, elements))) + b"]"
+        return self._sets.encode_set(elements)

@@ -27,7 +27,7 @@ _STREAM: Mapping[str, Sequence[str]] = {
     "take": ["stream.take"],
     "take_events": ["stream.take"],
     "take_with_timestamp": ["stream.take"],
-    "noack_take": ["stream.take", "stream.ack"],
+    "noack_take": ["stream.take"],
     "filter": ["stream.filter"],
     "add_processor": ["stream.filter"],
     "group_by": ["stream.group_by"],
@@ -47,6 +47,7 @@ _AGENT = {
     "test_context": "agent.test_context",
     "stream": "stream.free",
 }
+_SENDS = frozenset({"send", "send_soon", "cast", "forward"})
 _WINDOWS = frozenset({"tumbling", "hopping", "using_window"})
 _RELATIVE = frozenset({"relative_to", "relative_to_stream", "relative_to_now", "relative_to_field"})
 _TABLE = {
@@ -274,10 +275,20 @@ class _Walk(ast.NodeVisitor):
             counted = self._known(node.args[0])
             if counted is not None and counted.kind in {"table", "window"}:
                 self._use(feature_of("table.items"), ast.unparse(node), node)
+        self._send_options(node)
         if self._is_on_app(node.func):
             for keyword in node.keywords:
                 if keyword.arg == "on_leader" and not _is_false(keyword.value):
                     self._use(feature_of("app.leader"), "on_leader=", node)
+
+    def _send_options(self, node: ast.Call) -> None:
+        if not isinstance(node.func, ast.Attribute) or node.func.attr not in _SENDS:
+            return
+        base = self._known(node.func.value)
+        if base is not None and base.kind in {"topic", "agent", "event", "app", "channel"}:
+            for keyword in node.keywords:
+                if keyword.arg in {"partition", "callback"} and not _is_none(keyword.value):
+                    self._use(feature_of("topic.send_options"), f"{keyword.arg}=", node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
         self.generic_visit(node)
@@ -352,11 +363,16 @@ class _Walk(ast.NodeVisitor):
             ("stream", "faust.streams", "Stream"),
         ):
             if module in loaded and isinstance(value, getattr(loaded[module], name)):
-                return _Known(kind, value)
+                owner = getattr(value, "table", value).app  # a window has no application of its own
+                return _Known(kind, value) if owner is self._app else None
         worker = loaded.get("faust.worker")
         if worker is not None and isinstance(value, type) and issubclass(value, worker.Worker):
             return _Known("faust.Worker")
         return None
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
 
 
 def _is_false(node: ast.expr) -> bool:

@@ -25,6 +25,7 @@ from pipeline.api.group import DeclaredGroup
 from pipeline.errors import ConfigError
 from pipeline.faust.agent_loop import AgentLoop
 from pipeline.faust.agents import AgentPlan
+from pipeline.faust.check import refuse
 from pipeline.faust.error_policy import policy_of
 from pipeline.faust.outputs import EngineProducer, OutputBuffer, Outputs
 from pipeline.faust.refusals import check_agent, check_app, check_table, check_topic
@@ -43,6 +44,7 @@ class FaustApp(DeclaredApp):
 
     def __init__(self, app: Any) -> None:
         super().__init__(_name(app.conf.id))
+        self.replaces = app.conf.id
         self.faust_app = app
         self.faust_topics: dict[str, Any] = {}
         self.faust_tables: dict[Any, FaustTable] = {}
@@ -81,6 +83,9 @@ def _translate(app: Any) -> FaustApp:
     check_app(app)  # 2
     declared = FaustApp(app)
     _declare_topics(declared, app)  # 3
+    for table in app.tables.values():
+        check_table(table)
+    refuse(app)  # also what only the source shows, and settings; before the tables get another class
     for table in app.tables.values():
         _declare_table(declared, table)
     outputs = Outputs(app, declared.topics)
@@ -128,7 +133,6 @@ def _topics_of(app: Any) -> Iterator[Any]:
 
 
 def _declare_table(declared: FaustApp, table: Any) -> None:
-    check_table(table)
     group: DeclaredGroup = declared.main
     name = _name(table.name)
     if isinstance(table, faust.SetTable):

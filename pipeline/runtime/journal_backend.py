@@ -30,6 +30,7 @@ from pipeline.runtime.restore.genesis import ensure_genesis
 from pipeline.runtime.restore.progress import RestoreProgress
 from pipeline.runtime.restore.restore import PROCESS, RestoredState, restore
 from pipeline.runtime.restore.retirement import refuse_retired
+from pipeline.runtime.restore.seed import refuse_other_program
 from pipeline.runtime.task.cache import CacheBudget
 from pipeline.runtime.task.refused_outputs import RefusalSearch
 from pipeline.runtime.task.task import Task
@@ -88,6 +89,7 @@ class JournalBackend:
             environment=self._environment,
             retry_backoff_ms=settings.retry_backoff_ms,
             latest=settings.start == "latest",
+            allowed=lambda: refuse_other_program(plan, self._environment),
         )
         self._journal_id = journal.topic_id
         plan.check_replays()

@@ -54,6 +54,7 @@ class GroupPlan:
     placed_by: Mapping[str, int]  # partitions of each topic of the app, for the partitioning of outputs
     letters_id: str = ""  # of the dead-letter topic
     ahead_ms: int = AHEAD_MS  # how far event times may be ahead of the wall clock
+    replaces: str = ""  # the consumer group of the program that the app was before
 
     @property
     def id(self) -> GroupId:
@@ -143,6 +144,7 @@ def plan_groups(
             placed_by,
             info.topic_id if (info := letters.get(group.id.dead_letter_topic)) is not None else "",
             ahead_ms,
+            app.replaces,
         )
         for group in groups
     ]

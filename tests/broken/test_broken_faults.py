@@ -307,11 +307,11 @@ ROWS = [
     Broken(
         "each task of a group begins in a transaction of its own",
         pipeline.runtime.restore.genesis._Genesis.transact,
-        "            engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES, version)[0])\n",
-        "            engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES, version)[0])\n"
-        "            engine.flush()\n"
-        "            engine.commit()\n"
-        "            engine.begin()\n",
+        "                    engine.append(task.journal, chunks)\n",
+        "                    engine.append(task.journal, chunks)\n"
+        "                    engine.flush()\n"
+        "                    engine.commit()\n"
+        "                    engine.begin()\n",
         "tests/runtime/restore/test_genesis.py every_task_or_for_none",
     ),
     Broken(

@@ -10,6 +10,7 @@ from tests.support.pages import ROOT
 from tests.support.walkthrough import read_page
 
 PAGES = [
+    "coming-from/faust",
     "tutorial/first-app",
     "tutorial/second-app",
     "how-to/backfill",

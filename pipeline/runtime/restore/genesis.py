@@ -14,14 +14,12 @@ entries are lost, is concluded only after the barrier.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from itertools import count
 
-from pipeline.core.dead_letter_count import NO_LETTERS
-from pipeline.core.entry_body import format_of
 from pipeline.core.inputs import TaskInputs
-from pipeline.core.journal_format import NO_CHAIN, Entry, EntryKind, Identity, encode_entry
+from pipeline.core.journal_format import EntryKind, Identity
 from pipeline.core.names import GroupId, TaskId, TopicPartition, checkpoint_prefix, is_replays
 from pipeline.core.recovery import GenesisPlan, plan_genesis
 from pipeline.core.suggestions import counted
@@ -37,10 +35,10 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Attempts, Deadline, Step, TopicInfo, TopicSpec, error_fields
-from pipeline.runtime.commit.commit_protocol import NONCE_BYTES
 from pipeline.runtime.commit.journal_reader import first_entry
 from pipeline.runtime.commit.journal_writer import CHUNK_BYTES
 from pipeline.runtime.environment import Environment
+from pipeline.runtime.restore.seed import Seed, entries_of
 from pipeline.transactions.engine import TransactionEngine
 from pipeline.transactions.outcomes import commit_until_settled
 
@@ -72,12 +70,15 @@ def ensure_genesis(
     environment: Environment,
     retry_backoff_ms: int,
     latest: bool = False,
+    seed: Seed | None = None,
+    allowed: Callable[[], None] | None = None,
 ) -> TopicInfo:
     """Ensure that each task of `group` has a genesis entry. Returns the journal topic.
 
     `retry_backoff_ms`: that of the client, by which a slow abort is detected. `latest`: the inputs are read from their
     current ends. These are read here, before any group of the app is live, because a group may read what another one
     writes. Existing replays are skipped: they belong to a discarded history, and the inputs contain its records.
+    `seed`: what a new group starts with. `allowed`: called before a new group is written; raises if it must not be.
 
     Raises FatalTaskError if the group existed before and its journal does not, ConfigError if the journal has the wrong
     configuration or number of partitions, UnreachableError, CheckpointStoreError (it is unknown whether the group is
@@ -103,7 +104,9 @@ def ensure_genesis(
             group.genesis_transactional_id, environment.producers, environment.clock, retry_backoff_ms
         )
         try:
-            commit_until_settled(engine, _Genesis(where, tasks, identity, known, environment, engine, latest))
+            commit_until_settled(
+                engine, _Genesis(where, tasks, identity, known, environment, engine, latest, seed, allowed)
+            )
         except FencedError:
             # Another first start runs at the same time. Either of the two may write; wait until it is done.
             environment.log.info("genesis_fenced", app=group.app, group=group.group)
@@ -139,6 +142,8 @@ class _Genesis:
         environment: Environment,
         engine: TransactionEngine,
         latest: bool,
+        seed: Seed | None,
+        allowed: Callable[[], None] | None,
     ) -> None:
         self._where = where
         self._tasks = tasks
@@ -147,6 +152,8 @@ class _Genesis:
         self._environment = environment
         self._engine = engine
         self._latest = latest
+        self._seed = seed
+        self._allowed = allowed
         self.fence = engine.fence  # 2
 
     def attempt(self) -> None:
@@ -167,23 +174,23 @@ class _Genesis:
     def transact(self, _attempt: None) -> bool:
         """Steps 5 and 6."""
         environment, engine, tasks = self._environment, self._engine, self._tasks
+        if self._allowed is not None:
+            self._allowed()
         positions = _ends(tasks, self._identity, environment, latest=self._latest)  # 5
-        version = format_of(self._identity)
         environment.steps.reached(Step.BEFORE_GENESIS, tasks[0])
         engine.begin()
-        for task in tasks:  # 6
-            entry = Entry(
-                kind=EntryKind.GENESIS,
-                seq=1,
-                owner="",
-                nonce=environment.random.token(NONCE_BYTES),
-                positions=positions[task],
-                identity=self._identity,
-                wall_ms=environment.clock.wall_ms(),
-                letters=NO_LETTERS,
-            )
-            engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES, version)[0])
-        engine.flush()
+        try:
+            for task in tasks:  # 6
+                start = {**positions[task], **(self._seed.positions(task) if self._seed is not None else {})}
+                for chunks in entries_of(task, self._identity, start, self._seed, environment):
+                    engine.append(task.journal, chunks)
+            engine.flush()
+            if self._seed is not None:
+                self._seed.confirm()
+        except PipelineError:
+            if self._seed is not None:
+                engine.abort()  # a seed may take minutes, and so may the time-out of its transaction
+            raise
         environment.steps.reached(Step.DURING_GENESIS, tasks[0])
         engine.commit()
         environment.steps.reached(Step.AFTER_GENESIS, tasks[0])

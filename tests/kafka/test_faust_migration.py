@@ -1,0 +1,237 @@
+"""An application that a real worker of Faust has run, continued by a worker of this engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer
+from confluent_kafka import TopicPartition as ClientPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+from tests.conftest import KafkaUnderTest
+from tests.support.pages import ROOT
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.kafka
+
+PARTITIONS = 4
+APP = "tests.support.faust.shop:app"
+
+
+class Shop:
+    """The shop's topics, its processes and its log."""
+
+    def __init__(self, name: str, servers: str, directory: Path, guarantee: str) -> None:
+        self.name, self.servers, self._directory = name, servers, directory
+        self.log = directory / "shop.log"
+        self._environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("PIPELINE_")},
+            "SHOP": name,
+            "SHOP_KAFKA": servers,
+            "SHOP_DATA": str(directory / "faust"),
+            "SHOP_GUARANTEE": guarantee,
+            "PIPELINE_KAFKA": servers,
+            "PYTHONPATH": str(ROOT),
+        }
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random"})
+        self.sent: list[tuple[str, int]] = []
+        admin = AdminClient({"bootstrap.servers": servers})
+        created = admin.create_topics(
+            [NewTopic(f"{name}-{topic}", PARTITIONS, 1) for topic in ("orders", "sums")]
+        )
+        for future in created.values():
+            future.result(timeout=30)
+
+    def send(self, count: int) -> None:
+        for _ in range(count):
+            number = len(self.sent)
+            customer = f"c{number % 17}"
+            self.sent.append((customer, number))
+            value = msgspec.json.encode({"customer": customer, "cents": number})
+            self._producer.produce(f"{self.name}-orders", value, customer.encode())
+        self._producer.flush(30)
+
+    def faust(self) -> subprocess.Popen[bytes]:
+        """A worker of Faust."""
+        return self._spawn("faust", "-A", "tests.support.faust.shop", "worker", "--without-web")
+
+    def worker(self) -> subprocess.Popen[bytes]:
+        """A worker of this engine."""
+        state = str(self._directory / "state")
+        return self._spawn("pipeline", "worker", APP, "--state-dir", state)
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline", *arguments],
+            cwd=self._directory,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def killed_migration(self, step: str) -> int:
+        return self._spawn("tests.support.faust.kill_migrate_at", step, self.servers).wait(120)
+
+    def stop(self, process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+        process.wait(60)
+
+    def close(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait(30)
+
+    def outputs(self) -> dict[str, list[int]]:
+        """The committed sums of each customer."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.servers,
+                "group.id": f"{self.name}-test",
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "enable.auto.commit": False,
+            }
+        )
+        consumer.assign(
+            [ClientPartition(f"{self.name}-sums", n, OFFSET_BEGINNING) for n in range(PARTITIONS)]
+        )
+        found: dict[str, list[int]] = defaultdict(list)
+        ended: set[int | None] = set()
+        while len(ended) < PARTITIONS:
+            for message in consumer.consume(500, 1.0):
+                if message.error() is not None:
+                    ended.add(message.partition())
+                else:
+                    found[(message.key() or b"").decode()].append(int(message.value() or b""))
+        consumer.close()
+        return dict(found)
+
+    def wait_for_outputs(self, count: int) -> None:
+        wait_until(lambda: sum(map(len, self.outputs().values())) >= count, self.log.read_text)
+
+    def expected(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for customer, cents in self.sent:
+            sums = found.setdefault(customer, [])
+            sums.append((sums[-1] if sums else 0) + cents)
+        return found
+
+    def table(self, name: str) -> dict[str, object]:
+        shown = self.command(
+            "table", "show", name, "--app", APP, "--state-dir", str(self._directory / "state"), "--json"
+        )
+        assert shown.returncode == 0, shown.stderr
+        rows = [msgspec.json.decode(line) for line in shown.stdout.splitlines()]
+        return {row["key"]: row["value"] for row in rows}
+
+    def _spawn(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                cwd=self._directory,
+                env=self._environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self._processes.append(process)
+        return process
+
+
+@pytest.fixture
+def guarantee() -> str:
+    return "at_least_once"
+
+
+@pytest.fixture
+def shop(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path, guarantee: str) -> Iterator[Shop]:
+    found = Shop(unique_name, kafka.bootstrap_servers, tmp_path, guarantee)
+    yield found
+    found.close()
+
+
+def _ran_on_faust(shop: Shop, count: int = 300) -> None:
+    """A worker of Faust processes records, and is stopped."""
+    shop.send(count)
+    worker = shop.faust()
+    shop.wait_for_outputs(count)
+    refused = shop.command("faust", "migrate", APP, "--yes")
+    assert refused.returncode == 1
+    assert "has 1 member" in refused.stderr
+    shop.stop(worker)
+
+
+def _check(shop: Shop) -> None:
+    assert shop.outputs() == shop.expected()
+    assert shop.table("totals") == {customer: sums[-1] for customer, sums in shop.expected().items()}
+    seen: dict[str, set[int]] = defaultdict(set)
+    last: dict[str, dict[str, object]] = {}
+    for customer, cents in shop.sent:
+        seen[customer].add(cents)
+        if cents % 10:
+            last[customer] = {"customer": customer, "cents": cents}
+        else:
+            last.pop(customer, None)
+    assert {key: _elements(value) for key, value in shop.table("seen").items()} == seen
+    assert {key: _fields(value) for key, value in shop.table("last").items()} == last
+
+
+def _elements(value: object) -> set[object]:
+    assert isinstance(value, Sequence)
+    return set(value)
+
+
+def _fields(value: object) -> dict[str, object]:
+    assert isinstance(value, dict)
+    return {name: item for name, item in value.items() if not name.startswith("__")}
+
+
+@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+def test_an_application_of_faust_continues_exactly_where_it_was(shop: Shop) -> None:
+    """No record is lost or counted twice, and the tables are those of Faust."""
+    _ran_on_faust(shop)
+    shop.send(100)
+    too_early = shop.command("worker", APP, "--state-dir", str(shop.log.parent / "state"))
+    assert too_early.returncode == 1
+    assert "has run as another program" in too_early.stderr
+    assert "pipeline faust migrate" in too_early.stderr
+
+    moved = shop.command("faust", "migrate", APP, "--yes")
+    assert moved.returncode == 0, moved.stderr
+    assert "17 rows of totals" in moved.stderr
+    again = shop.command("faust", "migrate", APP, "--yes")
+    assert again.returncode == 0, again.stderr
+    assert "has been moved from Faust already" in again.stderr
+
+    worker = shop.worker()
+    shop.wait_for_outputs(400)
+    shop.send(100)
+    shop.wait_for_outputs(500)
+    shop.stop(worker)
+    _check(shop)
+
+
+@pytest.mark.parametrize("step", ["BEFORE_GENESIS", "DURING_GENESIS", "AFTER_GENESIS"])
+def test_a_migration_that_is_killed_is_run_again(shop: Shop, step: str) -> None:
+    """It leaves nothing or everything."""
+    _ran_on_faust(shop, 100)
+    shop.send(50)
+    assert shop.killed_migration(step) == -signal.SIGKILL, shop.log.read_text()
+    moved = shop.command("faust", "migrate", APP, "--yes")
+    assert moved.returncode == 0, moved.stderr
+    assert ("already" in moved.stderr) == (step == "AFTER_GENESIS")
+    worker = shop.worker()
+    shop.wait_for_outputs(150)
+    shop.stop(worker)
+    _check(shop)

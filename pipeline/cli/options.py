@@ -10,6 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 
+from pipeline.api.shown import represented
 from pipeline.config import COMMAND_STARTUP_WAIT_S, KafkaSettings, load_settings
 from pipeline.errors import UnreachableError
 
@@ -82,7 +83,7 @@ class CommandWait:
 
 def print_json(document: Any) -> None:
     """Print one line of JSON on standard output."""
-    typer.echo(msgspec.json.encode(document).decode())
+    typer.echo(msgspec.json.encode(document, enc_hook=represented).decode())
 
 
 def print_message(text: str) -> None:

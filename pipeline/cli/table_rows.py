@@ -12,6 +12,7 @@ from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import DeclaredTable
 from pipeline.api.histories import DeclaredHistory
 from pipeline.api.keys import parse_key
+from pipeline.api.shown import represented
 from pipeline.api.table import ReadableStore, table_prefix
 from pipeline.api.windows import END_BYTES, AlignedWindow, DeclaredWindow
 from pipeline.cli.lookup import journaled_tasks
@@ -160,7 +161,7 @@ def readable_value(definition: DeclaredTable[Any, Any], stored: StoredValue) -> 
 
 def json_text(value: Any) -> str:
     """The value as one line of JSON."""
-    return msgspec.json.encode(value).decode()
+    return msgspec.json.encode(value, enc_hook=represented).decode()
 
 
 def past_rows(

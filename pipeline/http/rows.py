@@ -28,6 +28,7 @@ from pipeline.api.group import DeclaredGroup
 from pipeline.api.histories import DeclaredHistory
 from pipeline.api.keys import parse_key
 from pipeline.api.row_places import partition_of_row
+from pipeline.api.shown import represented
 from pipeline.api.timed_rows import TimedRow, Times, has_times
 from pipeline.core.suggestions import counted, did_you_mean
 from pipeline.errors import InputError
@@ -199,6 +200,6 @@ def _readable(table: DeclaredTable[Any, Any], data: bytes) -> Any:
     """The value as JSON; None if JSON cannot express it."""
     value = table.value_codec.decode(data)
     try:
-        return msgspec.Raw(msgspec.json.encode(value))
+        return msgspec.Raw(msgspec.json.encode(value, enc_hook=represented))
     except (TypeError, ValueError, OverflowError):
         return None

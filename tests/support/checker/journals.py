@@ -48,6 +48,9 @@ class Journal:
         self.problems: list[str] = []
         self.last: Entry | None = None
         self.genesis_seen = False
+        self._seeding = (
+            False  # whether only rows that another program had were seen, in the genesis transaction
+        )
         self.gaps = False  # entries were truncated before the checker read them
         self.segments: dict[str, list[Segment]] = {}
         self.rows: dict[bytes, bytes] = {}
@@ -178,6 +181,12 @@ class Journal:
             self._wrong(f"{which} counts {entry.previous_bytes} bytes before it, there are {counted}")
         if last is None:
             return
+        if self._seeding and entry.kind == "commit" and entry.owner == last.owner:
+            if entry.offset != last.end:
+                self._wrong(
+                    f"{which} has rows of another program, and is not in the transaction of the genesis"
+                )
+            return
         if entry.offset <= last.end:
             self._wrong(f"{which} is in one transaction with the entry before it, or in front of its marker")
         if entry.checkpoint != self._checkpoint:
@@ -193,7 +202,9 @@ class Journal:
 
     def _apply(self, entry: Entry, *, gap: bool) -> None:
         self.gaps |= gap
-        self._state = _AFTER[entry.kind]
+        began = entry.kind == "genesis" and entry.owner != ""
+        self._seeding = began or (self._seeding and entry.kind == "commit")
+        self._state = "free" if self._seeding else _AFTER[entry.kind]
         if entry.kind == "acquire" or gap:
             self._owner = entry.owner
         self._checkpoint = entry.offset if entry.kind == "checkpoint" else entry.checkpoint

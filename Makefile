@@ -18,7 +18,7 @@ NO_RESTARTS := --max-worker-restart=0
 ON_OLD_KAFKA := tests/contracts tests/kafka/test_worker_kills.py::test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact \
 	tests/kafka/test_load_kills.py::test_kills_at_each_point_of_one_load_lose_and_double_no_row
 
-.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-false-alarms test-security test-acls test-monitoring test-browser test-helm test-peers test-streams test-containers test-old-kafka lint docs bench bench-peers bench-scale soak release-check environments lock clean
+.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-false-alarms test-security test-acls test-monitoring test-browser test-helm test-peers test-streams test-faust test-containers test-old-kafka lint docs bench bench-faust bench-peers bench-scale soak release-check environments lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -72,6 +72,9 @@ test-peers: $(INSTALLED)  ## a small comparison with the raw client, whose envir
 test-streams: $(INSTALLED)  ## windows, sessions and joins give the results of Kafka Streams, which runs in its test driver: needs javac
 	$(BIN)/python -m pytest tests/streams -m streams $(TESTS)
 
+test-faust: $(INSTALLED)  ## Faust applications under Faust, and under workers that are killed: the results are the same
+	$(BIN)/python -m pytest tests/faust -m faust $(TESTS)
+
 test-containers: $(INSTALLED) $(FLIGHTS) $(PODMAN_COMPOSE)  ## the images and docker-compose.yml, under podman: root on Debian
 	$(BIN)/python -m pytest tests/containers -m containers $(TESTS)
 
@@ -88,6 +91,9 @@ docs: $(INSTALLED)  ## the documentation site, in build/docs/site; a broken link
 
 bench: $(INSTALLED)  ## throughput beside the raw client; how soon a killed worker commits again
 	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-faust: $(INSTALLED)  ## a Faust application under Faust and under a worker: records/s, and what is lost or repeated after kills
+	$(BIN)/python -m benchmarks faust $(FAUST)
 
 bench-scale: $(INSTALLED)  ## a simulated fleet: 1,000 workers, 10,000 tasks; SCALE="WORKERS TASKS" for another size
 	$(BIN)/python -m benchmarks.scale $(SCALE)

@@ -1,6 +1,7 @@
 """`python -m benchmarks [NAME]`: run one of those in NAMES, or all, each on its own Kafka.
 
-`python -m benchmarks peers` is the comparison with other systems, which has its own options.
+`python -m benchmarks peers` is the comparison with other systems, and `python -m benchmarks faust` that of a Faust
+application under both engines; these have their own options.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from benchmarks import (
     async_handlers,
     dedup,
     expiry,
+    faust_kills,
     handoff,
     latency,
     loads,
@@ -54,7 +56,30 @@ NAMES = (
 def main(arguments: list[str] | None = None) -> int:
     """Run what is asked for; 0 when every stated bound holds."""
     given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["faust"]:
+        return _faust(given[1:])
     return peers(given[1:]) if given[:1] == ["peers"] else _run(given)
+
+
+def _faust(given: list[str]) -> int:
+    """One Faust application under both engines: records/s, and what is lost or repeated after kills."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks faust", description=_faust.__doc__)
+    parser.add_argument("--turns", type=int, default=5, help="times each system runs (5); 0 for none")
+    parser.add_argument(
+        "--kills",
+        type=int,
+        default=faust_kills.KILLS,
+        help=f"kills of each system ({faust_kills.KILLS}); 0 for none",
+    )
+    parser.add_argument("--records", type=int, help="records of the input of the comparison, for a quick try")
+    chosen = parser.parse_args(given)
+    failed = False
+    if chosen.turns:
+        options = ["--case", "faust-app", "--no-page", "--turns", str(chosen.turns)]
+        failed |= bool(peers([*options, *(["--records", str(chosen.records)] if chosen.records else [])]))
+    if chosen.kills:
+        failed |= bool(faust_kills.run(chosen.kills))
+    return int(failed)
 
 
 def _run(given: list[str]) -> int:

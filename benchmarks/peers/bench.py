@@ -102,7 +102,7 @@ class Turn:
         plan = self.plan(worker)
         process = PeerProcess(
             command_of(self.system, environment, plan),
-            environment_for(plan),
+            environment_for(plan, self.system),
             self.directory / f"{worker}.log",
             self.job.soft_files,
         )

@@ -112,6 +112,13 @@ CASES: Mapping[str, Case] = {
         Job("two-stages", 1_000_000, 5_000),
         PEERS,
     ),
+    "faust-app": _throughput(
+        "A Faust application",
+        "1 million records, 5 thousand keys. One module with the running sum, which Faust runs, and a worker of this "
+        "project.",
+        Job("sum", 1_000_000, 5_000),
+        ("ours-faust-app", "faust-app", "faust-app-once"),
+    ),
     "batch": _throughput(
         "Aggregation in batches",
         "4 million records, 5 thousand keys. A system may put out one sum for several records of a key.",

@@ -17,7 +17,8 @@ class System:
     """`job`: its own job in place of the case's. `slow`: it is measured on its first few thousand records.
 
     `prompt_ms`: its commit interval where latency counts; 0 for its default. `tables`: those whose changelog topics
-    must exist when it starts.
+    must exist when it starts. `program`: another module of `programs` than the environment's own. `guarantee`: of
+    faust-streaming, for a program that does not select it.
     """
 
     title: str
@@ -27,6 +28,8 @@ class System:
     slow: bool = False
     prompt_ms: int = 0
     tables: tuple[str, ...] = ()
+    program: str = ""
+    guarantee: str = ""
 
 
 SYSTEMS: Mapping[str, System] = {
@@ -37,12 +40,29 @@ SYSTEMS: Mapping[str, System] = {
     "streams-2": System("Kafka Streams, two threads", "streams", threads=2),
     "quix": System("Quix Streams", "quix", prompt_ms=100),
     "faust": System("faust-streaming", "faust", slow=True, prompt_ms=100, tables=("sums", "ids", "accounts")),
+    "ours-faust-app": System("exactly-once-pipeline", "ours", program="faust_app"),
+    "faust-app": System(
+        "faust-streaming, at least once",
+        "faust",
+        slow=True,
+        tables=("sums",),
+        program="faust_app",
+        guarantee="at_least_once",
+    ),
+    "faust-app-once": System(
+        "faust-streaming, exactly once",
+        "faust",
+        slow=True,
+        tables=("sums",),
+        program="faust_app",
+        guarantee="exactly_once",
+    ),
     "raw": System("raw client: consume and produce", "raw", job="copy"),
     "raw-consume": System("raw client: consume only", "raw", job="consume"),
     "raw-produce": System("raw client: produce only", "raw", job="produce"),
     "raw-transactions": System("raw client: transactional loop", "raw", job="transactions"),
 }
-_MODULES = {"quix": "quix", "faust": "faust_streams", "raw": "raw"}
+_MODULES = {"ours": "ours", "quix": "quix", "faust": "faust_streams", "raw": "raw"}
 
 
 def command_of(system: System, environment: Environment, plan: Plan) -> list[str]:
@@ -51,6 +71,7 @@ def command_of(system: System, environment: Environment, plan: Plan) -> list[str
         return [*environment.command, "Streams"]
     if system.job == "ours-producer":
         return [*environment.command, "-m", "benchmarks.peers.programs.ours_producer"]
+    module = f"benchmarks.peers.programs.{system.program or _MODULES[system.environment]}"
     if system.environment == "ours":
         options = {
             "--kafka": plan.servers,
@@ -66,14 +87,15 @@ def command_of(system: System, environment: Environment, plan: Plan) -> list[str
             "-m",
             "pipeline",
             "worker",
-            "benchmarks.peers.programs.ours:app",
+            f"{module}:app",
             *words,
         ]
-    return [*environment.command, "-m", f"benchmarks.peers.programs.{_MODULES[system.environment]}"]
+    return [*environment.command, "-m", module]
 
 
-def environment_for(plan: Plan) -> dict[str, str]:
+def environment_for(plan: Plan, system: System) -> dict[str, str]:
     """The environment variables of the process. Its first start compiles its modules, as an installation does."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     compiled = {"PYTHONPYCACHEPREFIX": str(BUILD / "compiled")}
-    return {**kept, **compiled, "PYTHONPATH": str(ROOT), VARIABLE: plan.encode()}
+    guarantee = {"PROCESSING_GUARANTEE": system.guarantee} if system.guarantee else {}
+    return {**kept, **compiled, **guarantee, "PYTHONPATH": str(ROOT), VARIABLE: plan.encode()}

@@ -233,7 +233,14 @@ def _check_declarations(app: DeclaredApp, directory: str, environment: Environme
         from pipeline.ops.topics.checking import check_topics  # noqa: PLC0415 - the YAML library is slow to import
 
         with_ids = [name for name, topic in app.topics.items() if topic.dedup and topic.dedup.id is None]
-        check_topics(app.topics, Path(directory), environment.cluster, environment.log, with_ids=with_ids)
+        check_topics(
+            app.topics,
+            Path(directory),
+            environment.cluster,
+            environment.log,
+            with_ids=with_ids,
+            created={topic.name for topic in app.new_topics(())},
+        )
     elif directory != DEFAULT_TOPICS_DIR:
         raise ConfigError(
             f"the directory {directory} (worker.topics_dir) does not exist",

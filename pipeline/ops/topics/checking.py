@@ -23,7 +23,13 @@ __all__ = ["check_load", "check_topics"]
 
 
 def check_topics(
-    topics: Collection[str], directory: Path, cluster: Cluster, log: Logger, *, with_ids: Collection[str] = ()
+    topics: Collection[str],
+    directory: Path,
+    cluster: Cluster,
+    log: Logger,
+    *,
+    with_ids: Collection[str] = (),
+    created: Collection[str] = (),
 ) -> None:
     """Compare the topics of an app that the directory declares with the cluster.
 
@@ -36,6 +42,7 @@ def check_topics(
         cluster: The cluster.
         log: Receives the warnings.
         with_ids: Topics whose records must have ids. A declaration without `id` is a warning.
+        created: Topics that the worker creates if they do not exist.
 
     Raises:
         ConfigError: The number of partitions differs, because keys would be in other partitions than readers expect; a
@@ -47,6 +54,8 @@ def check_topics(
     for name in topics:
         info = infos.get(name)
         if info is None and declaration_file(name, directory) is None:
+            if name in created:
+                continue
             raise _unknown(name, directory, cluster)
         path = _file(name, directory, log)
         if path is None or info is None:

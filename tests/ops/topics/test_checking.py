@@ -47,6 +47,14 @@ def test_a_misspelled_topic_gets_the_similar_name(case: Case, tmp_path: Path, pl
     )
 
 
+def test_a_missing_topic_that_the_worker_creates_is_accepted(case: Case, tmp_path: Path) -> None:
+    """A Faust application has topics of its agents, which no directory declares."""
+    (tmp_path / "other.yaml").touch()
+    with capture_logs() as said:
+        check_topics(["agent"], tmp_path, case.cluster, structlog.get_logger(), created={"agent"})
+    assert said == []
+
+
 def test_another_number_of_partitions_ends_the_start(case: Case, tmp_path: Path) -> None:
     """The author of the file expects the keys in other partitions."""
     case.create("orders", 6)

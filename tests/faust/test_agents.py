@@ -248,6 +248,30 @@ def test_a_failed_event_leaves_nothing_and_stops_its_partition() -> None:
     assert values(driver, target) == [5]
 
 
+def test_an_agent_that_fails_after_it_has_waited_leaves_nothing() -> None:
+    """The rest of the step runs on the event loop, and belongs to the same event."""
+    app = new_app()
+    source, target = app.topic("source", value_type=int), app.topic("target", value_type=int)
+    seen = app.Table("seen", default=int)
+    faust_error_policy(app, on_error="skip")
+
+    @app.agent(source)
+    async def divide(stream: Any) -> None:
+        async for value in stream:
+            await target.send(value=value)
+            await asyncio.sleep(0)
+            seen["events"] += 1
+            await asyncio.sleep(0)
+            seen["last"] = 100 // value
+
+    driver = TestDriver(app)
+    for value in (5, 0, 2):
+        driver.send(source, None, value)
+    driver.run()
+    assert driver.table(seen) == {"events": 2, "last": 50}
+    assert values(driver, target) == [5, 2]
+
+
 def test_the_error_policy_of_an_app_is_that_of_its_agents() -> None:
     """A new coroutine of the agent gets the next event."""
     app = new_app()

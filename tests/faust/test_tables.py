@@ -6,6 +6,7 @@ from typing import Any
 
 import faust
 
+from pipeline import faust_error_policy
 from pipeline.api.table import table_prefix
 from pipeline.core.inputs import row_prefix
 from pipeline.testing import TestDriver
@@ -36,6 +37,86 @@ def test_a_value_that_is_changed_in_place_is_stored() -> None:
     driver.run()
     assert driver.table(seen) == {"words": ["x", "X", "y", "Y"]}
     assert driver.table(accounts) == {"a": Order("a", 2)}
+
+
+def test_a_value_changed_in_place_by_a_failed_event_is_not_stored() -> None:
+    """The next event must read the committed value, not the object that the failed one has changed."""
+    app = new_app()
+    source = app.topic("source", value_type=str)
+    seen = app.Table("seen")
+    faust_error_policy(app, on_error="skip")
+
+    @app.agent(source)
+    async def change(stream: Any) -> None:
+        async for value in stream:
+            if "words" not in seen:
+                seen["words"] = []
+            seen["words"].append(value)
+            if value == "fails":
+                raise ValueError(value)
+
+    driver = TestDriver(app)
+    for value in ("a", "fails", "b"):
+        driver.send(source, None, value)
+    driver.run()
+    assert driver.table(seen) == {"words": ["a", "b"]}
+
+
+def test_a_value_changed_in_the_event_of_an_agent_that_returns_is_stored() -> None:
+    """The event in which it returns is finished as the others are."""
+    app = new_app()
+    source = app.topic("source", value_type=str)
+    seen = app.Table("seen")
+
+    @app.agent(source)
+    async def once(stream: Any) -> None:
+        async for value in stream:
+            seen["words"] = []
+            seen["words"].append(value)
+            return
+
+    driver = TestDriver(app)
+    driver.send(source, None, "a")
+    driver.run()
+    assert driver.table(seen) == {"words": ["a"]}
+
+
+def test_a_value_changed_after_its_assignment_is_stored() -> None:
+    """The agent keeps the object that it has assigned, and need not read it again."""
+    app = new_app()
+    source = app.topic("source", value_type=str)
+    seen = app.Table("seen")
+
+    @app.agent(source)
+    async def change(stream: Any) -> None:
+        async for value in stream:
+            words: list[str] = []
+            seen["words"] = words
+            words.append(value)
+
+    driver = TestDriver(app)
+    driver.send(source, None, "a")
+    driver.run()
+    assert driver.table(seen) == {"words": ["a"]}
+
+
+def test_a_value_deleted_after_a_change_in_place_stays_deleted() -> None:
+    """The end of the event must not store the object once more."""
+    app = new_app()
+    source = app.topic("source", value_type=str)
+    seen = app.Table("seen")
+
+    @app.agent(source)
+    async def change(stream: Any) -> None:
+        async for _ in stream:
+            seen["words"] = ["a"]
+            seen["words"].append("b")
+            del seen["words"]
+
+    driver = TestDriver(app)
+    driver.send(source, None, "x")
+    driver.run()
+    assert driver.table(seen) == {}
 
 
 def test_a_default_is_not_stored_by_reading_it() -> None:
@@ -111,6 +192,41 @@ def test_a_set_table_stores_its_sets_at_the_end_of_an_event() -> None:
     driver.send(source, None, "z")
     driver.run()
     assert driver.table(likes) == {"a": {"y", "z"}, "b": set()}
+
+
+def test_add_alone_stores_a_set() -> None:
+    """It is what most applications call."""
+    app = new_app()
+    source = app.topic("source", value_type=str)
+    likes = app.SetTable("likes", value_type=str)
+
+    @app.agent(source)
+    async def change(stream: Any) -> None:
+        async for value in stream:
+            likes["a"].add(value)
+
+    driver = TestDriver(app)
+    for value in ("x", "y"):
+        driver.send(source, None, value)
+    driver.run()
+    assert driver.table(likes) == {"a": {"x", "y"}}
+
+
+def test_the_bytes_of_a_set_are_its_elements_in_order() -> None:
+    """Equal sets must have equal bytes in each process, whose hashes differ."""
+    app = new_app()
+    source = app.topic("source", value_type=str)
+    likes = app.SetTable("likes", value_type=str)
+
+    @app.agent(source)
+    async def change(stream: Any) -> None:
+        async for value in stream:
+            likes[value].update({"d", "a", "c", "b"})
+
+    driver = TestDriver(app)
+    driver.send(source, None, "k")
+    driver.run()
+    assert list(_raw(driver, "likes").values()) == [b'["a","b","c","d"]']
 
 
 def test_rows_have_the_bytes_of_the_changelog_of_faust() -> None:

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         UnreachableError,
     )
     from pipeline.faust.error_policy import faust_error_policy
+    from pipeline.faust.running import faust_running
     from pipeline.processes.embedded import RunningWorker
     from pipeline.producing.delivery import Delivered, Delivery
     from pipeline.producing.kafka_producers import Producer, TransactionalProducer
@@ -131,6 +132,7 @@ __all__ = [
     "WindowRow",
     "WorkerSettings",
     "faust_error_policy",
+    "faust_running",
     "load_settings",
 ]
 
@@ -201,6 +203,7 @@ _HOMES = {
     "WindowRow": "pipeline.api.window_rows",
     "WorkerSettings": "pipeline.config",
     "faust_error_policy": "pipeline.faust.error_policy",
+    "faust_running": "pipeline.faust.running",
     "load_settings": "pipeline.config",
 }
 

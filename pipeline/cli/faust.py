@@ -8,9 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.faust_migrate import migrate
-from pipeline.cli.lookup import find_faust_app
+from pipeline.cli.logs import configure_logs
+from pipeline.cli.lookup import find_app, find_faust_app
 from pipeline.cli.options import JsonOption, print_json, print_message
 from pipeline.cli.rendering import Cell, Column, print_table
+from pipeline.config.loading import load_settings_over
+from pipeline.faust import fallback_for
 from pipeline.faust.check import by_feature, line_of, places_of, uses_of
 from pipeline.faust.features import Feature, Outcome
 from pipeline.faust.uses import Use
@@ -21,7 +24,7 @@ _PLACES = 3  # of a feature, in the table
 
 faust_app = typer.Typer(
     name="faust",
-    help="Check an application of faust-streaming, and take over its positions and tables.",
+    help="Check an application of faust-streaming, run its commands, and take over its positions and tables.",
     no_args_is_help=True,
 )
 
@@ -32,7 +35,7 @@ FaustArgument = Annotated[
 
 @faust_app.callback()
 def faust() -> None:
-    """Check an application of faust-streaming, and take over its positions and tables.
+    """Check an application of faust-streaming, run its commands, and take over its positions and tables.
 
     See docs/coming-from/faust.md.
     """
@@ -67,6 +70,26 @@ def check(target: FaustArgument, json: JsonOption = False) -> None:
 
 
 faust_app.command()(migrate)
+
+
+@faust_app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def command(
+    target: FaustArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The command of the application.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Those of the command; --help shows them.")
+    ] = None,
+) -> None:
+    """Run a command that the application declares with @app.command.
+
+    It may send to topics, cast to agents and ask them. Tables are in the workers.
+    """
+    from pipeline.faust.commands import run_command  # noqa: PLC0415 - imports faust
+
+    declared: Any = find_app(target)
+    settings = load_settings_over(fallback_for(declared))
+    configure_logs("warning", worker="")
+    raise typer.Exit(run_command(declared, settings, name, arguments or []))
 
 
 _COLUMNS = (

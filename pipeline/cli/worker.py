@@ -22,10 +22,12 @@ from pipeline.cli.logs import configure_logs
 from pipeline.cli.lookup import find_app
 from pipeline.cli.options import KafkaOption, print_message
 from pipeline.config import MAX_PORT, HttpSettings, Settings, WorkerSettings, load_settings
+from pipeline.config.loading import load_settings_over
 from pipeline.core.departures import DepartureRecord
 from pipeline.core.membership import check_worker_id
 from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.faust import companion_of, fallback_for
 from pipeline.ports import SystemClock
 from pipeline.processes.lifeline import TiedProcess, ended_by, tie
 from pipeline.processes.signals import heard_signals
@@ -164,9 +166,12 @@ def worker(
         _end_line(line)
         raise typer.Exit(code)
     app = find_app(target)
+    settings = load_settings_over(fallback_for(app), overrides, file=config)
+    settings = replace(settings, worker=with_worker_id(settings.worker))
     before = ended_by(supervised) if supervised is not None else None
     try:
-        run_app(app, settings, report or line, before, target, _drill_reports(settings))
+        companion = companion_of(app, settings)
+        run_app(app, settings, report or line, before, target, _drill_reports(settings), companion)
     except PipelineError as error:
         _end_line(line)
         # Threads may still wait for an unreachable broker, and would prevent the exit of the process.

@@ -8,6 +8,7 @@ from pipeline.config.sources import PREFIX, names_a_service
 from pipeline.errors import ConfigError
 
 __all__ = [
+    "CONNECTION_PROPERTIES",
     "KAFKA_VARIABLE",
     "OWNED_PROPERTIES",
     "connection_properties",
@@ -51,6 +52,7 @@ OWNED_PROPERTIES: Mapping[str, str] = {
 _SECRET = ("password", "secret", "token", "key.pem", "oauthbearer.config", "jaas.config")
 # Properties of connections can be variables, too: PIPELINE_KAFKA_SASL_PASSWORD is sasl.password.
 _CONNECTION = ("SASL_", "SSL_", "SECURITY_")
+CONNECTION_PROPERTIES = tuple(part.lower().replace("_", ".") for part in _CONNECTION)
 
 
 def is_secret(name: str) -> bool:

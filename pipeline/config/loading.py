@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.config.client_properties import (
+    CONNECTION_PROPERTIES,
     KAFKA_VARIABLE,
     connection_properties,
     is_connection_variable,
@@ -46,7 +47,7 @@ from pipeline.config.sources import (
 from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import ConfigError
 
-__all__ = ["load_settings"]
+__all__ = ["Fallback", "load_settings", "load_settings_over"]
 
 SettingsT = TypeVar("SettingsT", WorkerSettings, ProducerSettings, HttpSettings, OtelSettings, DrillSettings)
 
@@ -68,6 +69,21 @@ _OTLP_ENDPOINTS = ("endpoint", "metrics_endpoint", "traces_endpoint")
 _SDK_DISABLED = "OTEL_SDK_DISABLED"
 _PROTOCOL = "http/protobuf"
 _KAFKA_WAIT = f"{KAFKA_VARIABLE}_{_STARTUP_WAIT.upper()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """What an app of another library says about settings of ours. Each other source overrides it.
+
+    `properties`: of the Kafka client's connections. They are used only if no other source sets one of these.
+    `unusable`: why the connections that the app describes cannot be made. 0 and '' mean that the app does not say it.
+    """
+
+    bootstrap_servers: str = ""
+    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
+    unusable: str = ""
+    http_host: str = ""
+    http_port: int = 0
 
 
 def load_settings(
@@ -95,6 +111,17 @@ def load_settings(
         app.run(load_settings({"worker_id": "orders-1"}))
         ```
     """
+    return load_settings_over(Fallback(), overrides, file=file, environ=environ)
+
+
+def load_settings_over(
+    fallback: Fallback,
+    overrides: Mapping[str, object] | None = None,
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """As `load_settings`, with values that an app gives, which come after all other sources."""
     environ = os.environ if environ is None else environ
     refuse_unknown_variables(environ, _variables(environ))
     path = file if file is not None else Path("pipeline.toml")
@@ -107,10 +134,13 @@ def load_settings(
         )
     flags = {k: v for k, v in (overrides or {}).items() if v is not None}
     servers = flags.pop("bootstrap_servers", None)
-    kafka = _kafka(str(servers) if servers else None, document, environ, path)
+    kafka = _kafka(str(servers) if servers else None, document, environ, path, fallback)
     worker, worker_sources = _found("worker", document, environ, path)
     producer, producer_sources = _found("producer", document, environ, path)
     http, http_sources = _found("http", document, environ, path)
+    for setting, given in (("host", fallback.http_host), ("port", fallback.http_port)):
+        if given and setting not in http:
+            http[setting], http_sources[setting] = given, "the app"
     otel, otel_sources = _found("otel", document, environ, path)
     _read_standard_variables(otel, otel_sources, environ)
     drills, drill_sources = _found("drills", document, environ, path)
@@ -129,7 +159,11 @@ def load_settings(
 
 
 def _kafka(
-    servers: str | None, document: Mapping[str, object], environ: Mapping[str, str], path: Path
+    servers: str | None,
+    document: Mapping[str, object],
+    environ: Mapping[str, str],
+    path: Path,
+    fallback: Fallback,
 ) -> KafkaSettings:
     """The section [kafka], most of which goes to the client as it is. `servers`: those of the flag."""
     section = dict(section_of(document, "kafka", path))
@@ -138,6 +172,13 @@ def _kafka(
     in_file = properties.pop("bootstrap.servers", None)
     refuse_owned(properties, f"{path}: [kafka] ")
     properties |= connection_properties(environ)
+    if not any(name.startswith(CONNECTION_PROPERTIES) for name in properties):
+        if fallback.unusable:
+            raise ConfigError(
+                fallback.unusable,
+                hint="set security.protocol and what it needs in [kafka] of pipeline.toml, or as PIPELINE_KAFKA_*",
+            )
+        properties = {**fallback.properties, **properties}
     name, kind = f"kafka.{_STARTUP_WAIT}", Amount
     try:
         if _KAFKA_WAIT in environ:
@@ -145,7 +186,13 @@ def _kafka(
             wait = parsed(kind, name, environ[_KAFKA_WAIT])
         wait_s: float | None = checked(kind, name, wait) if wait is not None else None
         return KafkaSettings(
-            servers or environ.get(KAFKA_VARIABLE) or in_file or DEFAULT_BOOTSTRAP_SERVERS, properties, wait_s
+            servers
+            or environ.get(KAFKA_VARIABLE)
+            or in_file
+            or fallback.bootstrap_servers
+            or DEFAULT_BOOTSTRAP_SERVERS,
+            properties,
+            wait_s,
         )
     except ConfigError as error:
         raise ConfigError(error.message, hint=f"{_STARTUP_WAIT} is set by {place}") from error

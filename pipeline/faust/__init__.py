@@ -20,7 +20,22 @@ of Faust's own transport, consumer, assignor or table recovery is started. The m
 | `error_policy`              | what happens with a record whose agent raises                                       |
 | `check`, `features`, ...    | `pipeline faust check`: what an application uses, and what becomes of it            |
 
-Only `translation` and what it imports import faust, so an App of this package never does.
+What runs outside of agents:
+
+| module       | contents                                                                                           |
+|--------------|----------------------------------------------------------------------------------------------------|
+| `app_loop`   | timers, crontabs, tasks and pages, on an event loop of a thread in the worker's process            |
+| `outside`    | their sends, by our idempotent producer                                                            |
+| `committed`  | their reads of tables: the committed rows of the tasks that are live in this worker                |
+| `pages`      | pages, on the HTTP port of the worker                                                              |
+| `routing`    | which worker has a key, and which one is the leader                                                |
+| `replies`    | answers to `agent.ask`                                                                             |
+| `commands`   | commands of the application                                                                        |
+| `connection` | settings of the application that stand for ours                                                    |
+| `running`    | a worker inside of another asyncio program                                                         |
+
+`check`, `features`, `objects`, `syntax` and `uses` are `pipeline faust check`. `detection` is all that an App of this
+package needs. The others import faust only when a `faust.App` is given.
 """
 
 from __future__ import annotations
@@ -28,10 +43,13 @@ from __future__ import annotations
 from importlib import import_module
 
 from pipeline.api.app import DeclaredApp
+from pipeline.config import Settings
+from pipeline.config.loading import Fallback
 from pipeline.errors import ConfigError
 from pipeline.faust.detection import is_faust_app
+from pipeline.processes.companion import Companion
 
-__all__ = ["declared_faust_app", "is_faust_app"]
+__all__ = ["companion_of", "declared_faust_app", "fallback_for", "is_faust_app"]
 
 
 def declared_faust_app(app: object) -> DeclaredApp:
@@ -49,3 +67,20 @@ def declared_faust_app(app: object) -> DeclaredApp:
         ) from error
     declared: DeclaredApp = translation.translated(app)
     return declared
+
+
+def fallback_for(app: DeclaredApp) -> Fallback:
+    """The settings that a Faust application gives; nothing for other apps. Raises ConfigError."""
+    faust_app = getattr(app, "faust_app", None)
+    if faust_app is None:
+        return Fallback()
+    found: Fallback = import_module("pipeline.faust.connection").fallback_of(faust_app)
+    return found
+
+
+def companion_of(app: DeclaredApp, settings: Settings) -> Companion | None:
+    """What a Faust application runs outside of its agents; None for other apps. Raises ConfigError."""
+    if getattr(app, "faust_app", None) is None:
+        return None
+    made: Companion = import_module("pipeline.faust.app_loop").app_loop(app, settings)
+    return made

@@ -58,6 +58,7 @@ def _later(name: str) -> Feature:
     return _refused(name, _LATER, "keep the application on Faust until a later release")
 
 
+_OUTSIDE = "outside of an agent, a record is sent at least once; in an agent, exactly once"
 _BELOW = "the engine below Faust's API is another one"
 _NO_CALL = "remove the call"
 
@@ -94,8 +95,11 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
             "`supervisor_strategy=`, `conf.agent_supervisor`",
             "not used: after an error, the error policy of the application decides",
         ),
-        "agent.cast": _same("`agent.cast`, `agent.send`", "exactly once"),
-        "agent.ask": _later("`agent.ask`, `ask_nowait`, `map`, `kvmap`, `join` outside of agents"),
+        "agent.cast": _same("`agent.cast`, `agent.send`", _OUTSIDE),
+        "agent.ask": _differs(
+            "`agent.ask`, `ask_nowait`, `map`, `kvmap`, `join` outside of agents",
+            "one reply topic for all processes of the app, and a time-out of 60 s",
+        ),
         "agent.ask_inside": _refused(
             "`ask`, `map`, `kvmap` or `join` inside an agent",
             "the question is visible to the other agent only after the commit that the answer would have to precede",
@@ -134,7 +138,7 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
     },
     "Topics and values": {
         "topic": _same("`app.topic(...)`"),
-        "topic.send": _same("`topic.send`, `send_soon`, `app.send` in an agent", "exactly once"),
+        "topic.send": _same("`topic.send`, `send_soon`, `app.send`", _OUTSIDE),
         "topic.send_options": _later("`partition=` and `callback=` of `send`"),
         "topic.serializer": _same("`key_serializer=`, `value_serializer=`, `schema=`, own codecs"),
         "topic.pickle": _refused(
@@ -190,13 +194,20 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
         ),
     },
     "Application": {
-        "app.timer": _later("`@app.timer`, `@app.crontab`"),
-        "app.task": _later("`@app.task`"),
-        "app.leader": _later("`on_leader=True`, `app.is_leader()`"),
-        "app.page": _later("`@app.page`, `app.web`"),
-        "app.table_route": _later("`@app.table_route`, `@app.topic_route`"),
-        "app.command": _later("`@app.command`"),
-        "app.signals": _later(
+        "app.timer": _differs(
+            "`@app.timer`, `@app.crontab`",
+            "a call that raises is logged, and the next one happens; Faust's worker ends; " + _OUTSIDE,
+        ),
+        "app.task": _same("`@app.task`", _OUTSIDE),
+        "app.leader": _same(
+            "`on_leader=True`, `app.is_leader()`", "the worker that owns task 0 is the leader"
+        ),
+        "app.page": _same(
+            "`@app.page`, `app.web`", "on the HTTP port of the worker, without the pages that Faust adds"
+        ),
+        "app.table_route": _same("`@app.table_route`, `@app.topic_route`"),
+        "app.command": _same("`@app.command`", "`pipeline faust command MODULE:APP NAME` runs it"),
+        "app.signals": _same(
             "`on_worker_init`, `on_configured`, `on_before_configured`, `on_after_configured`, `on_before_shutdown`"
         ),
         "app.rebalance": _refused(
@@ -212,9 +223,9 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
             "use @app.task",
         ),
         "app.worker": _refused(
-            "`faust.Worker`, `app.Worker`, `app.start_client`",
+            "`faust.Worker`, `app.Worker`, `app.start`, `app.start_client`",
             "starts Faust's own engine",
-            "run `pipeline worker MODULE:APP`",
+            "run `pipeline worker MODULE:APP`, or use `faust_running(app)` in a web service",
         ),
         "app.web_server": _refused("`@app.web_server`, `web_in_thread`", _BELOW, "use @app.page"),
         "app.monitor": _differs(
@@ -236,7 +247,7 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
 
 _TUNED = "has no effect: the worker has settings of its own"
 _USED = (
-    "id version id_format origin autodiscover debug env_prefix timezone broker broker_credentials ssl_context "
+    "id version id_format origin autodiscover debug env_prefix timezone broker ssl_context "
     "consumer_auto_offset_reset key_serializer value_serializer reply_to reply_to_prefix reply_expires "
     "reply_create_topic topic_partitions topic_replication_factor topic_allow_declare web_cors_options "
     "web_application_options canonical_url cache HttpClient Schema"
@@ -254,7 +265,7 @@ _WITHOUT_EFFECT = (
     "aerospike_sleep_seconds_between_retries_on_exception stream_buffer_maxsize stream_processing_timeout "
     "stream_publish_on_commit stream_recovery_delay stream_wait_empty stream_ack_cancelled_tasks "
     "stream_ack_exceptions table_cleanup_interval table_key_index_size table_standby_replicas "
-    "topic_disable_leader worker_redirect_stdouts worker_redirect_stdouts_level web web_bind web_host web_port "
+    "topic_disable_leader worker_redirect_stdouts worker_redirect_stdouts_level web web_host "
     "web_enabled web_transport web_ssl_context web_stats_enabled web_graph_enabled web_router_enabled "
     "web_tables_enabled web_metrics_enabled Monitor agent_supervisor"
 )
@@ -273,6 +284,12 @@ SETTINGS: Mapping[str, Feature] = {
         )
         for name in _CLASSES.split()
     },
+    "broker_credentials": _differs(
+        "`broker_credentials=`",
+        "of SASL (password) and TLS; others need settings of [kafka], which override all of them",
+    ),
+    "web_port": _differs("`web_port=`", "used by an application with pages if http.port is not set"),
+    "web_bind": _differs("`web_bind=`", "used by an application with pages if http.host is not set"),
     "processing_guarantee": _differs("`processing_guarantee=`", "always exactly once"),
     "store": _differs("`store=`", "always RocksDB, in the state directory of the worker"),
     "datadir": _differs("`datadir=`", "the worker has a state directory of its own (--state-dir)"),

@@ -8,7 +8,7 @@ well. `send_soon`, and sends with `force=True`, reach `EngineProducer`, with key
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from faust.types import TP, AgentT, TopicT
 from faust.types.tuples import RecordMetadata
@@ -16,8 +16,11 @@ from faust.types.tuples import RecordMetadata
 from pipeline.api.declarations import DeclaredTopic
 from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import ConfigError
-from pipeline.faust.current import Running, running
+from pipeline.faust.current import CURRENT, Running, running
 from pipeline.faust.serializers import encoder_of, plain_schema
+
+if TYPE_CHECKING:
+    from pipeline.faust.outside import OutsideSender
 
 __all__ = ["EngineProducer", "OutputBuffer", "Outputs", "Sent", "outside"]
 
@@ -64,6 +67,7 @@ class Outputs:
         self._app = app
         self._topics = topics
         self._targets: dict[Any, _Target] = {}
+        self.outside: OutsideSender | None = None  # while a worker or a command of this process runs
 
     def send(
         self,
@@ -133,9 +137,12 @@ class Outputs:
             timestamp_ms=None if timestamp is None else int(timestamp * 1000),
         )
 
-    def _target(self, channel: Any) -> _Target:
-        """The output for a channel, which is remembered."""
-        given = channel
+    def sends_outside(self) -> OutsideSender | None:
+        """What sends here; None in an agent, also before its first event, and while no worker or command runs."""
+        return self.outside if CURRENT.get() is None else None
+
+    def topic_of(self, channel: Any) -> Any:
+        """The topic of Faust that a channel, a name or an agent stands for. Raises ConfigError."""
         if isinstance(channel, AgentT):
             channel = channel.channel
         if isinstance(channel, str):
@@ -145,6 +152,11 @@ class Outputs:
                 f"{channel!r} is a channel in memory, whose messages would be lost in a crash",
                 hint='send to a topic: app.topic("name")',
             )
+        return channel
+
+    def _target(self, channel: Any) -> _Target:
+        """The output for a channel, which is remembered."""
+        given, channel = channel, self.topic_of(channel)
         name = channel.get_topic_name()
         topic = self._topics.get(name)
         if topic is None:
@@ -175,7 +187,12 @@ class OutputBuffer:
         self._outputs = outputs
 
     async def maybe_put(self, channel: Any, *args: Any, **options: Any) -> Awaitable[RecordMetadata]:
-        """Send with the current event."""
+        """Send with the current event, or outside of agents with our producer."""
+        if self._outputs.sends_outside():
+            options.pop("force", None)
+            topic = self._outputs.topic_of(channel)
+            sent: Awaitable[RecordMetadata] = await topic._send_now(*args, **options)  # noqa: SLF001 - as Faust calls it
+            return sent
         return self._outputs.send(channel, *args, **options)
 
     def put(self, message: Any, channel: Any, *args: Any, **options: Any) -> Awaitable[RecordMetadata]:  # noqa: ARG002
@@ -185,6 +202,8 @@ class OutputBuffer:
 
 class EngineProducer:
     """Takes the place of Faust's producer, for messages that are encoded already."""
+
+    started = False  # commands of Faust would stop it
 
     def __init__(self, outputs: Outputs) -> None:
         self._outputs = outputs
@@ -206,7 +225,12 @@ class EngineProducer:
         *,
         transactional_id: str | None = None,  # noqa: ARG002 - as Faust calls it
     ) -> Awaitable[RecordMetadata]:
-        """Send with the current event."""
+        """Send with the current event, or outside of agents with our producer."""
+        sender = self._outputs.sends_outside()
+        if sender is not None:
+            if partition is not None:
+                raise _no_partition(partition, topic)
+            return await sender.send(topic, key, value, timestamp, _headers(headers) if headers else ())
         return self._outputs.send_encoded(topic, key, value, partition, timestamp, headers)
 
     send_and_wait = send
@@ -214,6 +238,14 @@ class EngineProducer:
     def send_soon(self, fut: Any) -> None:
         """Send with the current event a message that `topic.send_soon` has made."""
         message = fut.message
+        sender = self._outputs.sends_outside()
+        if sender is not None:
+            name = message.channel.get_topic_name()
+            if message.partition is not None:
+                raise _no_partition(message.partition, name)
+            headers = _headers(message.headers) if message.headers else ()
+            sender.send_soon(name, message.key, message.value, message.timestamp, headers, fut)
+            return
         if message.callback is not None:
             raise _no_callback(str(message.channel))
         self._outputs.send_encoded(
@@ -242,9 +274,12 @@ def _headers(headers: Any) -> list[tuple[str, bytes | None]]:
 def _refuse(target: _Target, partition: int | None, callback: Any) -> NoReturn:
     if callback is not None:
         raise _no_callback(target.topic.name)
-    raise ConfigError(
-        f"a message is sent to partition {partition} of topic {target.topic.name}: partition= is not carried over "
-        "from Faust",
+    raise _no_partition(partition, target.topic.name)
+
+
+def _no_partition(partition: int | None, topic: str) -> ConfigError:
+    return ConfigError(
+        f"a message is sent to partition {partition} of topic {topic}: partition= is not carried over from Faust",
         hint="leave it out, and send with a key: Kafka's partitioner chooses the same partition as Faust's",
     )
 

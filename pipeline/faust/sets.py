@@ -9,6 +9,8 @@ from faust.tables.sets import ChangeloggedSet, SetTable
 
 from pipeline.api.context import RuntimeContext
 from pipeline.errors import ConfigError
+from pipeline.faust.committed import CommittedRows
+from pipeline.faust.current import running
 from pipeline.faust.json_bytes import load_json
 from pipeline.faust.serializers import preparing
 from pipeline.faust.tables import EngineTable, FaustTable, TableRows
@@ -84,13 +86,16 @@ class EngineSetTable(EngineTable, SetTable):
 class SetRows(TableRows):
     """The sets of a table in the partition of the current event."""
 
-    def __init__(self, declared: FaustSets, name: str) -> None:
-        super().__init__(declared, name)
+    def __init__(self, declared: FaustSets, name: str, committed: CommittedRows) -> None:
+        super().__init__(declared, name, committed)
         self._sets = declared
 
     def __getitem__(self, key: Any) -> Any:
-        agent = self.agent()
+        agent = running()
         stored = self.encoded_key(key)
+        if agent is None:
+            committed = self._committed.row(self.declared, stored)
+            return set() if committed is None else self.decoded_set(committed)
         known: Any = agent.values.get((self, stored))
         if known is None:
             data = agent.context.table(self.declared).get(stored)

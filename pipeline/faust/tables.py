@@ -25,6 +25,7 @@ from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import DeclaredTable
 from pipeline.api.keys import resolve_key
 from pipeline.errors import InputError
+from pipeline.faust.committed import CommittedRows
 from pipeline.faust.current import Running, running
 from pipeline.faust.json_bytes import JSON_LIBRARY
 from pipeline.faust.outputs import outside
@@ -112,8 +113,9 @@ class _Value:
 class TableRows(MutableMapping[Any, Any]):
     """The rows of a table in the partition of the current event. `declared`: the table of the engine."""
 
-    def __init__(self, declared: FaustTable, name: str) -> None:
+    def __init__(self, declared: FaustTable, name: str, committed: CommittedRows) -> None:
         self.declared = declared
+        self._committed = committed  # what is read outside of agents
         self._name = name
         self._encode_key = declared.encode_key
         self._encode_value = declared.encode_value
@@ -140,8 +142,13 @@ class TableRows(MutableMapping[Any, Any]):
         return data
 
     def __getitem__(self, key: Any) -> Any:
-        agent = self.agent()
+        agent = running()
         stored = self.encoded_key(key)
+        if agent is None:
+            committed = self._committed.row(self.declared, stored)
+            if committed is None:
+                raise KeyError(key)
+            return self._decode_value(committed)
         values = agent.values
         if values:
             known: Any = values.get((self, stored))
@@ -174,7 +181,10 @@ class TableRows(MutableMapping[Any, Any]):
         agent.values.pop((self, stored), None)
 
     def __contains__(self, key: object) -> bool:
-        return self.encoded_key(key) in self.agent().context.table(self.declared)
+        agent, stored = running(), self.encoded_key(key)
+        if agent is None:
+            return self._committed.row(self.declared, stored) is not None
+        return stored in agent.context.table(self.declared)
 
     def __iter__(self) -> Iterator[Any]:
         for key, _ in self._pairs():
@@ -191,7 +201,11 @@ class TableRows(MutableMapping[Any, Any]):
 
     def pairs(self) -> Iterator[tuple[Any, Any]]:
         """Keys and values, without a second read of each."""
-        agent = self.agent()
+        agent = running()
+        if agent is None:
+            for stored, data in self._pairs():
+                yield self._decode_key(stored), self._decode_value(data)
+            return
         for stored, data in self._pairs():
             known: Any = agent.values.get((self, stored))
             if known is None:
@@ -201,7 +215,10 @@ class TableRows(MutableMapping[Any, Any]):
             yield self._decode_key(stored), value if known is None else known.value
 
     def _pairs(self) -> Iterator[tuple[bytes, bytes]]:
-        return self.agent().context.table(self.declared).items()
+        agent = running()
+        if agent is None:
+            return self._committed.rows(self.declared)
+        return agent.context.table(self.declared).items()
 
 
 class _Items(ItemsView[Any, Any]):

@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import gc
 import re
+import warnings
 from collections.abc import Collection, Iterator, Sequence
+from inspect import isasyncgenfunction
 from typing import Any
+from uuid import UUID
 
 import faust
+from faust.agents.models import ReqRepResponse
 from faust.types import AgentT, TopicT
 
 from pipeline.api.app import DeclaredApp, NewTopic
@@ -26,9 +30,11 @@ from pipeline.errors import ConfigError
 from pipeline.faust.agent_loop import AgentLoop
 from pipeline.faust.agents import AgentPlan
 from pipeline.faust.check import refuse
+from pipeline.faust.committed import CommittedRows
 from pipeline.faust.error_policy import policy_of
 from pipeline.faust.outputs import EngineProducer, OutputBuffer, Outputs
 from pipeline.faust.refusals import check_agent, check_app, check_table, check_topic
+from pipeline.faust.replies import answerable
 from pipeline.faust.sets import EngineSetTable, FaustSets, SetRows
 from pipeline.faust.tables import EngineTable, FaustTable, TableRows
 from pipeline.faust.topics import spec_of, typed_topic
@@ -48,6 +54,9 @@ class FaustApp(DeclaredApp):
         self.faust_app = app
         self.faust_topics: dict[str, Any] = {}
         self.faust_tables: dict[Any, FaustTable] = {}
+        self.reply_topic: Any = None
+        self.committed = CommittedRows()
+        self.outputs = Outputs(app, self.topics)
 
     def declared(self, given: Any) -> Any:
         """What was declared for a topic, an agent or a table of Faust; other objects as they are."""
@@ -82,16 +91,19 @@ def _translate(app: Any) -> FaustApp:
     _discover(app)  # 1
     check_app(app)  # 2
     declared = FaustApp(app)
+    _declare_replies(declared, app)
     _declare_topics(declared, app)  # 3
     for table in app.tables.values():
         check_table(table)
     refuse(app)  # also what only the source shows, and settings; before the tables get another class
     for table in app.tables.values():
         _declare_table(declared, table)
-    outputs = Outputs(app, declared.topics)
+    outputs = declared.outputs
     _declare_agents(declared, app, outputs)  # 4
     app._attachments = OutputBuffer(outputs)  # noqa: SLF001 - 5
     app.producer = EngineProducer(outputs)
+    answerable(app)
+    app.start = app.maybe_start = app.start_client = _refuse_start
     return declared
 
 
@@ -103,6 +115,35 @@ def _discover(app: Any) -> None:
             app.discover()
     except faust.exceptions.FaustError as error:
         raise ConfigError(f"the faust.App cannot be configured: {error}") from error
+
+
+def _declare_replies(declared: FaustApp, app: Any) -> None:
+    """Name one reply topic for all processes, if an agent yields. Faust's has a random name in each process."""
+    if not any(isasyncgenfunction(agent.fun) for agent in app.agents.values()):
+        return
+    conf = app.conf
+    if _is_random(conf.reply_to.removeprefix(conf.reply_to_prefix)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nothing has used the random name yet
+            conf.reply_to = f"{conf.reply_to_prefix}{conf.id}"
+    declared.reply_topic = app.topic(
+        conf.reply_to, partitions=1, deleting=True, retention=conf.reply_expires, value_type=ReqRepResponse
+    )
+
+
+def _is_random(name: str) -> bool:
+    """Whether Faust has made the name: one of the user's own stays."""
+    try:
+        return str(UUID(name)) == name
+    except ValueError:
+        return False
+
+
+async def _refuse_start(*_: Any, **__: Any) -> None:
+    raise ConfigError(
+        "the faust.App is started inside of a worker: this would start Faust's own engine",
+        hint="leave the call out. In a web service, use `async with faust_running(app)`",
+    )
 
 
 def _declare_topics(declared: FaustApp, app: Any) -> None:
@@ -138,11 +179,11 @@ def _declare_table(declared: FaustApp, table: Any) -> None:
     if isinstance(table, faust.SetTable):
         sets = FaustSets(group.name, name, table)
         declared.faust_tables[table] = sets
-        table.__class__, table._data = EngineSetTable, SetRows(sets, table.name)  # noqa: SLF001 - what `data` returns
+        table.__class__, table._data = EngineSetTable, SetRows(sets, table.name, declared.committed)  # noqa: SLF001 - what `data` returns
     else:
         rows = FaustTable(group.name, name, table)
         declared.faust_tables[table] = rows
-        table.__class__, table._data = EngineTable, TableRows(rows, table.name)  # noqa: SLF001
+        table.__class__, table._data = EngineTable, TableRows(rows, table.name, declared.committed)  # noqa: SLF001
     group.add_table(declared.faust_tables[table])
 
 

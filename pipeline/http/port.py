@@ -16,17 +16,20 @@ from http import HTTPStatus
 
 from pipeline.config import HttpSettings, WorkerSettings
 from pipeline.core.suggestions import are, counted
-from pipeline.http.application import Answer, Application, Request, Route, json_answer
+from pipeline.http.application import Answer, Application, Pages, Request, Route, json_answer
 from pipeline.http.documents import AppDocuments, PageApp
 from pipeline.http.rows import ROWS, RowDocuments
-from pipeline.http.server import HttpServer
+from pipeline.http.server import MAX_BODY_BYTES, THREADS, HttpServer
 from pipeline.http.ui import page_routes
 from pipeline.http.worker_metrics import WorkerMetrics
 from pipeline.ports import Logger
 from pipeline.runtime.metrics.figures import WorkerFigures
 from pipeline.runtime.row_queries import RowQueries
 
-__all__ = ["Liveness", "WorkerPort", "readiness"]
+__all__ = ["PAGE_THREADS", "Liveness", "WorkerPort", "readiness"]
+
+PAGE_THREADS = 16  # that wait for pages of the application, while others answer the probes
+MAX_PAGE_BODY_BYTES = 1024 * 1024
 
 _SHOWN_TASKS = 20
 
@@ -94,6 +97,7 @@ class WorkerPort:
         worker: For the limit of the liveness probe.
         metrics: Those of the worker.
         log: The log.
+        pages: Those of the application, if it has any.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class WorkerPort:
         worker: WorkerSettings,
         metrics: WorkerMetrics,
         log: Logger,
+        pages: Pages | None = None,
     ) -> None:
         self._settings = settings
         self.metrics = metrics
@@ -120,7 +125,9 @@ class WorkerPort:
             **self.documents.routes,
             **page_routes(),
         }
-        self._server = HttpServer(Application(self.routes, settings, log), settings.host, settings.port)
+        application = Application(self.routes, settings, log, pages)
+        sizes = (THREADS, MAX_BODY_BYTES) if pages is None else (THREADS + PAGE_THREADS, MAX_PAGE_BODY_BYTES)
+        self._server = HttpServer(application, settings.host, settings.port, *sizes)
 
     @property
     def port(self) -> int:

@@ -17,7 +17,7 @@ from waitress import wasyncore
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
-__all__ = ["MAX_CONNECTIONS", "HttpServer", "Wsgi"]
+__all__ = ["MAX_ANSWER_BYTES", "MAX_BODY_BYTES", "MAX_CONNECTIONS", "THREADS", "HttpServer", "Wsgi"]
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -27,7 +27,7 @@ QUEUED_CONNECTIONS = 64
 IDLE_S = 15  # a connection without a byte for so long is closed
 CONNECTION_S = 60.0  # and each one after this time, unless a request is being answered
 MAX_HEADER_BYTES = 16 * 1024
-MAX_BODY_BYTES = 1024  # no path takes a body
+MAX_BODY_BYTES = 1024  # no path of ours takes a body
 MAX_ANSWER_BYTES = 16 * 1024 * 1024  # of a connection, in memory: a root file system may be read-only
 TURN_S = 1.0
 
@@ -39,12 +39,23 @@ class HttpServer:
         application: Called on the server's threads.
         host: The address to listen on.
         port: The port. 0: any free one.
+        threads: That answer requests.
+        max_body_bytes: Of a request.
     """
 
-    def __init__(self, application: Wsgi, host: str, port: int) -> None:
+    def __init__(
+        self,
+        application: Wsgi,
+        host: str,
+        port: int,
+        threads: int = THREADS,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
         self._application = application
         self._host = host
         self._port = port
+        self._threads = threads
+        self._max_body_bytes = max_body_bytes
         self._server: _Server | None = None
         self._dispatcher = ThreadedTaskDispatcher()
         self._connections: dict[int, Any] = {}
@@ -62,7 +73,7 @@ class HttpServer:
         listener = socket.create_server((self._host, self._port), family=family, backlog=QUEUED_CONNECTIONS)
         self._port = listener.getsockname()[1]
         logging.getLogger("waitress").setLevel(logging.ERROR)  # it reports each busy moment
-        self._dispatcher.set_thread_count(THREADS)
+        self._dispatcher.set_thread_count(self._threads)
         self._server = _Server(
             self._application,
             map=self._connections,
@@ -76,7 +87,7 @@ class HttpServer:
             channel_timeout=IDLE_S,
             cleanup_interval=1,
             max_request_header_size=MAX_HEADER_BYTES,
-            max_request_body_size=MAX_BODY_BYTES,
+            max_request_body_size=self._max_body_bytes,
             outbuf_overflow=MAX_ANSWER_BYTES,
             outbuf_high_watermark=MAX_ANSWER_BYTES,
             log_socket_errors=False,

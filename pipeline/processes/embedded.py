@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from pipeline.api.app import DeclaredApp
 from pipeline.config import Settings
+from pipeline.processes.companion import Companion
 from pipeline.processes.observers import observed
 from pipeline.processes.wiring import build_worker, run_worker, with_worker_id
 
@@ -55,8 +56,10 @@ class _Running(RunningWorker):
 
 
 @asynccontextmanager
-async def running(app: DeclaredApp, settings: Settings) -> AsyncIterator[RunningWorker]:
-    """Run a worker for the duration of the block: see `App.running`."""
+async def running(
+    app: DeclaredApp, settings: Settings, companion: Companion | None = None
+) -> AsyncIterator[RunningWorker]:
+    """Run a worker for the duration of the block: see `App.running`. `companion`: what runs outside of its tasks."""
     app = app.only(settings.worker.groups)
     settings = replace(settings, worker=with_worker_id(settings.worker))
     loop, stop, started = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
@@ -65,9 +68,10 @@ async def running(app: DeclaredApp, settings: Settings) -> AsyncIterator[Running
     def run() -> None:
         error: BaseException | None = None
         try:
-            with observed(app, settings, "MODULE:APP", None) as observers:
+            pages = companion.pages if companion is not None else None
+            with observed(app, settings, "MODULE:APP", None, pages) as observers:
                 made = build_worker(app, settings, stop=stop, observers=observers)
-                run_worker(made, stop, settings.worker, lambda *_: tell(), observers)
+                run_worker(made, stop, settings.worker, lambda *_: tell(), observers, companion)
         except BaseException as failure:  # noqa: BLE001 - it is raised in the program
             error = failure
         worker.end(error)

@@ -24,6 +24,7 @@ from pipeline.ports import Logger, NoTracer, SystemClock, Tracer
 from pipeline.runtime.metrics.meter import Meter
 
 if TYPE_CHECKING:
+    from pipeline.http.application import Pages
     from pipeline.http.documents import DrillReports, StatusClients
     from pipeline.http.port import WorkerPort
     from pipeline.http.worker_metrics import WorkerMetrics
@@ -50,11 +51,17 @@ UNOBSERVED = Observers()
 
 @contextmanager
 def observed(
-    app: DeclaredApp, settings: Settings, target: str, reports: DrillReports | None
+    app: DeclaredApp,
+    settings: Settings,
+    target: str,
+    reports: DrillReports | None,
+    pages: Pages | None = None,
 ) -> Iterator[Observers]:
     """The observers that the settings ask for, which end with the context.
 
-    `target` and `reports`: for the page. The settings have a worker id. Raises ConfigError.
+    `target` and `reports`: for the page. `pages`: those of the application. The settings have a worker id.
+
+    Raises ConfigError.
     """
     exports = bool(settings.otel.metrics_url or settings.otel.traces_url)
     if not settings.http.port and not exports:
@@ -66,7 +73,7 @@ def observed(
     metrics = WorkerMetrics(app.name, status_clients(settings.kafka), SystemClock())
     with ExitStack() as ends:
         tracer = _export(app.name, settings, metrics, log, ends) if exports else NoTracer()
-        port = _http_port(app, settings, target, reports, metrics, log) if settings.http.port else None
+        port = _http_port(app, settings, target, reports, metrics, log, pages) if settings.http.port else None
         if port is not None:
             ends.callback(port.stop)
         read = port is not None or bool(settings.otel.metrics_url)
@@ -95,6 +102,7 @@ def _http_port(
     reports: DrillReports | None,
     metrics: WorkerMetrics,
     log: Logger,
+    pages: Pages | None,
 ) -> WorkerPort | None:
     """Open the HTTP port of this process; None if it is taken."""
     from pipeline.http.documents import PageApp  # noqa: PLC0415 - loaded only if it is used
@@ -102,7 +110,7 @@ def _http_port(
 
     servers, worker = servers_for_commands(settings.kafka), settings.worker
     about = PageApp(app.name, app, target, servers, worker.worker_id, reports)
-    port = WorkerPort(about, settings.http, worker, metrics, log)
+    port = WorkerPort(about, settings.http, worker, metrics, log, pages)
     return port if port.start() else None
 
 

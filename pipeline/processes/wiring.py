@@ -36,6 +36,7 @@ from pipeline.object_store.checkpoint_store import open_checkpoint_store
 from pipeline.peers.address import http_address
 from pipeline.peers.sockets import PeerSockets
 from pipeline.ports import Logger, Steps, SystemClock, error_fields
+from pipeline.processes.companion import Companion
 from pipeline.processes.observers import UNOBSERVED, Observers, observed
 from pipeline.processes.signals import Watch, heard_signals
 from pipeline.processes.system import (
@@ -259,37 +260,39 @@ def run_worker(
     settings: WorkerSettings,
     report: Report | None = None,
     observers: Observers = UNOBSERVED,
+    companion: Companion | None = None,
 ) -> None:
     """Run until `stop` is set or every task has failed. Then commit the open work and release the tasks.
 
-    `report` is called about once a second, and `observers` get the worker's figures as often.
+    `report` is called about once a second, and `observers` get the worker's figures as often. `companion`: starts after
+    the worker, and ends before it.
 
     Raises:
-        PipelineError: The first failure of a task.
+        PipelineError: The first failure of a task, or that of the companion.
     """
-    port, metrics = observers.port, observers.metrics
+    port, metrics, ended = observers.port, observers.metrics, None
     with Watch(worker, stop, settings) as watch:
         worker.start()
         # The objects that exist now live as long as the process, and the collector tracks no object per record.
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 50, 100)
-        told: list[Callable[[], None]] = []
-        if report is not None:
-            told.append(lambda: report(worker.progress(), worker.departure_record))
-        if port is not None:
-            port.running(lambda: worker.mark, worker.row_queries)
-        if metrics is not None:
-            told.append(lambda: metrics.publish(worker.figures()))
+        told = _reports(worker, report, observers)
         next_report_s = time.monotonic()  # at once, so that a supervisor knows the process
-        while not stop.is_set() and not worker.finished:
+        if companion is not None:
+            ended = _failure_of(companion.start, worker)
+        while not stop.is_set() and not worker.finished and ended is None:
             worker.step()
+            if companion is not None:
+                ended = _failure_of(companion.turn, worker)
             if told and time.monotonic() >= next_report_s:
                 next_report_s = time.monotonic() + PROGRESS_INTERVAL_S
                 for tell in told:
                     tell()
     if port is not None:
         port.stopping()
+    if companion is not None:
+        companion.stop()
     stopper = threading.Thread(
         target=_stop_and_close, args=(worker, metrics), daemon=True, name="pipeline-stop"
     )
@@ -300,6 +303,8 @@ def run_worker(
             f"the worker could not commit its open work within {settings.stop_timeout_s:.0f} s, and has stopped",
             hint="start the worker again. It resumes after the last commit; no data is lost",
         )
+    if ended is not None:
+        raise ended
     if worker.displaced is not None:
         raise worker.displaced
     if worker.refused is not None:
@@ -315,12 +320,14 @@ def run_app(
     ended_by: Signals | None = None,
     target: str = "MODULE:APP",
     reports: DrillReports | None = None,
+    companion: Companion | None = None,
 ) -> None:
     """Build a worker and run it until SIGTERM or SIGINT. A second SIGINT ends the process immediately.
 
     Must be called on the main thread. If a handler does not return within `stop_timeout_s` of the signal, the process
     ends with exit code 1. `ended_by` is the signal that ended the previous process, if it is known.
-    `target` and `reports`: for the page, what commands call the app, and the reports of drills.
+    `target` and `reports`: for the page, what commands call the app, and the reports of drills. `companion`: what runs
+    outside of the tasks.
 
     Raises:
         PipelineError: As `build_worker` and `run_worker`.
@@ -328,14 +335,37 @@ def run_app(
     stop = threading.Event()
     app = app.only(settings.worker.groups)
     settings = replace(settings, worker=with_worker_id(settings.worker))
-    with heard_signals(stop), observed(app, settings, target, reports) as observers:
+    pages = companion.pages if companion is not None else None
+    with heard_signals(stop), observed(app, settings, target, reports, pages) as observers:
         try:
             worker = build_worker(app, settings, stop=stop, ended_by=ended_by, observers=observers)
         except UnreachableError:
             if stop.is_set():
                 return  # it was asked to stop while it waited for Kafka; no work was started
             raise
-        run_worker(worker, stop, settings.worker, report, observers)
+        run_worker(worker, stop, settings.worker, report, observers, companion)
+
+
+def _reports(worker: Worker, report: Report | None, observers: Observers) -> list[Callable[[], None]]:
+    """What is called about once a second. The port learns that the worker runs."""
+    port, metrics = observers.port, observers.metrics
+    told: list[Callable[[], None]] = []
+    if report is not None:
+        told.append(lambda: report(worker.progress(), worker.departure_record))
+    if port is not None:
+        port.running(lambda: worker.mark, worker.row_queries)
+    if metrics is not None:
+        told.append(lambda: metrics.publish(worker.figures()))
+    return told
+
+
+def _failure_of(call: Callable[[Worker], None], worker: Worker) -> PipelineError | None:
+    """The error that a method of the companion raises. The worker then stops in order."""
+    try:
+        call(worker)
+    except PipelineError as error:
+        return error
+    return None
 
 
 def _stop_and_close(worker: Worker, metrics: WorkerMetrics | None) -> None:

@@ -6,12 +6,13 @@ committed: a task writes to its local state only what is committed in Kafka.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipeline.api.declarations import DeclaredTable
 from pipeline.api.table import table_prefix
 from pipeline.api.timed_rows import TimedRow, Times, timed_rows
+from pipeline.core.entry_body import row_prefixes
 from pipeline.core.event_time import clock_key, unpack_state
 from pipeline.core.inputs import row_prefix
 from pipeline.core.names import TaskId, TopicPartition
@@ -100,6 +101,47 @@ class RowQueries:
                 return FoundRow(task.id, found[1], position.seq, positions, age_s, rows)
         wanted = TaskId(run.plan.id.app, group, run.plan.task_of(partition))
         return Elsewhere(wanted, *self._ownership().place_of(wanted))
+
+    def is_live(self, group: str, number: int) -> bool:
+        """Whether a task is live here."""
+        run = self._run(group)
+        return run is not None and number in run.tasks
+
+    def place_of(self, group: str, partition: int) -> Elsewhere | None:
+        """The owner of a partition that is not live here; None if it is. `partition`: of a group that runs here."""
+        run = self._run(group)
+        if run is None or run.task_of(partition) is not None:
+            return None
+        wanted = TaskId(run.plan.id.app, group, run.plan.task_of(partition))
+        return Elsewhere(wanted, *self._ownership().place_of(wanted))
+
+    def local_row(self, group: str, table: DeclaredTable[Any, Any], key: bytes) -> bytes | None:
+        """The committed row of an encoded key in any live task here; None if there is none."""
+        for task, begin in self._places(group):
+            found = _read(task, table, begin, key)
+            if found is not None and found[1] is not None:
+                return found[1]
+        return None
+
+    def local_rows(self, group: str, table: DeclaredTable[Any, Any]) -> Iterator[tuple[bytes, bytes]]:
+        """(encoded key, row) of all committed rows of the live tasks here, each as it is when it is read."""
+        for task, begin in self._places(group):
+            prefix = begin + table_prefix(table.name)
+            start = prefix
+            while (found := task.store.first_row(prefix, start)) is not None:
+                key, data = found
+                start = key + b"\0"
+                visible = _read(task, table, begin, key[len(prefix) :]) if table.fades else (b"", data)
+                if visible is not None and visible[1] is not None:
+                    yield key[len(prefix) :], visible[1]
+
+    def _places(self, group: str) -> Iterator[tuple[Task, bytes]]:
+        """The live tasks here, with the prefix of the rows of each of their partitions."""
+        run = self._run(group)
+        for number, task in list(run.tasks.items()) if run is not None else ():
+            if run is not None and isinstance(task, Task):
+                for begin in row_prefixes(run.plan.identity, number):
+                    yield task, begin
 
     def _run(self, group: str) -> GroupRun | None:
         return next((run for run in list(self._runs) if run.plan.id.group == group), None)

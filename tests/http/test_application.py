@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ import structlog
 
 from pipeline.config import HttpSettings
 from pipeline.errors import UnreachableError
-from pipeline.http.application import Answer, Application, Request, Route
+from pipeline.http.application import Answer, Application, PageAnswer, PageRequest, Request, Route
 
 SECRET = "s3cret"  # noqa: S105
 
@@ -152,3 +153,47 @@ def test_the_right_token_is_accepted(host: str) -> None:
 def test_a_name_that_resolves_to_loopback_is_refused(host: str, status: int) -> None:
     """A web page whose name resolves to 127.0.0.1 could otherwise read the status through a browser."""
     assert ask("/closed", HTTP_HOST=host)[0] == status
+
+
+class Echo:
+    """Pages that answer with what they were asked."""
+
+    def replaces(self, path: str) -> bool:
+        return path == "/open"
+
+    def answer(self, request: PageRequest) -> PageAnswer:
+        if request.target == "/away":
+            raise UnreachableError("the page has not answered")
+        headers = [("X-Method", request.method), ("X-Type", request.headers.get("Content-Type", ""))]
+        return PageAnswer(201, "Created", headers, f"{request.target} {request.body!r}".encode())
+
+
+def ask_page(
+    path: str, method: str = "GET", body: bytes = b"", **environ: str
+) -> tuple[str, dict[str, str], bytes]:
+    """(status line, headers, body) of an application with pages."""
+    routes = {name: route for name, route in ROUTES.items() if name != "/away"}
+    application = Application(routes, HttpSettings(token=SECRET), structlog.testing.CapturingLogger(), Echo())
+    found: list[Any] = []
+    given = {"PATH_INFO": path, "REQUEST_METHOD": method, "wsgi.input": BytesIO(body), **environ}
+    answer = b"".join(application(given, lambda *each: found.extend(each)))
+    return found[0], dict(found[1]), answer
+
+
+def test_pages_of_the_application_get_the_whole_request() -> None:
+    """Its method, path, query, type and body, without a token: the application decides whom it answers."""
+    status, headers, body = ask_page(
+        "/add/\xc3\xa4 b", "POST", b"{}", QUERY_STRING="x=1&x=2", CONTENT_TYPE="application/json"
+    )
+    assert status == "201 Created"
+    assert headers == {"X-Method": "POST", "X-Type": "application/json"}
+    assert body == b"/add/%C3%A4%20b?x=1&x=2 b'{}'"
+    assert ask_page("/add", "HEAD")[2] == b""
+
+
+def test_pages_leave_the_paths_of_the_worker_alone() -> None:
+    """Probes and protected documents must not change, except where a page replaces one of ours."""
+    assert ask_page("/closed")[0] == "401 Unauthorized"
+    assert ask_page("/open")[0] == "201 Created"
+    status, _, body = ask_page("/away")
+    assert (status, b"has not answered" in body) == ("503 Service Unavailable", True)

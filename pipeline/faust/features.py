@@ -133,6 +133,9 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
             "a stream without an agent has no position that a commit could contain",
             "use an agent",
         ),
+        "stream.unknown": _refused(
+            "any other method of a stream", "it is not known to this release", _NO_CALL
+        ),
         "event": _same("`event.key`, `value`, `headers`, `message`, `current_event()`"),
         "event.forward": _same("`event.send`, `event.forward`", "exactly once"),
     },
@@ -229,8 +232,12 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
         ),
         "app.web_server": _refused("`@app.web_server`, `web_in_thread`", _BELOW, "use @app.page"),
         "app.monitor": _differs(
-            "`monitor=`, `app.monitor`, `app.sensors`",
-            "sensors are not called; the metrics of the worker replace them",
+            "`app.monitor`", "its counters stay at 0; the metrics of the worker replace them"
+        ),
+        "app.sensors": _refused(
+            "a monitor of another class, `app.sensors.add`",
+            "its methods would never be called",
+            "remove it, and read the metrics of the worker (docs/reference/metrics.md)",
         ),
         "app.livecheck": _refused("`app.LiveCheck`", _BELOW, "use `pipeline drill`"),
         "app.engine": _refused(
@@ -267,11 +274,11 @@ _WITHOUT_EFFECT = (
     "stream_ack_exceptions table_cleanup_interval table_key_index_size table_standby_replicas "
     "topic_disable_leader worker_redirect_stdouts worker_redirect_stdouts_level web web_host "
     "web_enabled web_transport web_ssl_context web_stats_enabled web_graph_enabled web_router_enabled "
-    "web_tables_enabled web_metrics_enabled Monitor agent_supervisor"
+    "web_tables_enabled web_metrics_enabled agent_supervisor"
 )
 _CLASSES = (
-    "Agent ConsumerScheduler Event GlobalTable LeaderAssignor PartitionAssignor Router Serializers SetGlobalTable "
-    "SetTable Stream Table TableManager Topic Worker"
+    "Agent ConsumerScheduler Event GlobalTable LeaderAssignor Monitor PartitionAssignor Router Serializers "
+    "SetGlobalTable SetTable Stream Table TableManager Topic Worker"
 )
 
 # By the name of the setting.

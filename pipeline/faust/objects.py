@@ -74,8 +74,13 @@ def _settings(app: Any, here: Place | None) -> Iterator[Use]:
     for name in ("key_serializer", "value_serializer"):
         if _unpickles(getattr(app.conf, name)):
             yield Use(feature_of("topic.pickle"), f"conf.{name}", here)
-    if app._monitor is not None:  # noqa: SLF001 - the property would create one
-        yield Use(feature_of("app.monitor"), "monitor=", here)
+    monitor = app._monitor  # noqa: SLF001 - the property would create one
+    if monitor is not None:
+        plain = type(monitor) is sys.modules["faust"].Monitor
+        yield Use(feature_of("app.monitor" if plain else "app.sensors"), type(monitor).__name__, here)
+    for sensor in app.sensors:
+        if sensor is not monitor:
+            yield Use(feature_of("app.sensors"), type(sensor).__name__, here)
 
 
 def _agent(name: str, agent: Any) -> Iterator[Use]:

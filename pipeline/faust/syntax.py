@@ -38,6 +38,24 @@ _STREAM: Mapping[str, Sequence[str]] = {
     "ack": ["stream.ack"],
     **{name: ["stream.combine"] for name in ("combine", "join", "left_join", "inner_join", "outer_join")},
 }
+# What is the same in our streams.
+_STREAM_KNOWN = frozenset(
+    {
+        "active_partitions",
+        "app",
+        "channel",
+        "concurrency_index",
+        "current_event",
+        "derive_topic",
+        "get_active_stream",
+        "get_root_stream",
+        "label",
+        "log",
+        "logger",
+        "prefix",
+        "shortlabel",
+    }
+)
 _EVENT = {"forward": "event.forward", "send": "event.forward", "ack": "stream.ack"}
 _ASKS = frozenset({"ask", "ask_nowait", "map", "kvmap", "join", "kvjoin"})
 _AGENT = {
@@ -242,7 +260,7 @@ class _Walk(ast.NodeVisitor):
         what = ast.unparse(node)
         match base.kind:
             case "stream":
-                for key in _STREAM.get(name, ()):
+                for key in _stream_features(name):
                     self._use(feature_of(key), what, node)
             case "event" if name in _EVENT:
                 self._use(feature_of(_EVENT[name]), what, node)
@@ -369,6 +387,15 @@ class _Walk(ast.NodeVisitor):
         if worker is not None and isinstance(value, type) and issubclass(value, worker.Worker):
             return _Known("faust.Worker")
         return None
+
+
+def _stream_features(name: str) -> Sequence[str]:
+    """The features that an attribute of a stream is. An attribute that Faust's streams do not have is none."""
+    if name in _STREAM:
+        return _STREAM[name]
+    known = name in _STREAM_KNOWN or name.startswith("__")
+    is_method = hasattr(sys.modules["faust.streams"].Stream, name)
+    return ["stream.unknown"] if is_method and not known else []
 
 
 def _is_none(node: ast.expr) -> bool:

@@ -17,6 +17,7 @@ from decimal import Decimal
 from typing import Any, NoReturn
 from uuid import UUID
 
+import msgspec
 from faust.exceptions import KeyDecodeError, ValueDecodeError
 from faust.tables.table import Table
 
@@ -40,7 +41,15 @@ _FIXED = frozenset({bool, bytes, date, datetime, Decimal, float, int, str, type(
 class FaustTable(DeclaredTable[Any, Any]):
     """A table of Faust, as the engine declares it: rows of bytes, which commands show decoded."""
 
-    __slots__ = ("_key_type", "_serializers", "decode_key", "decode_value", "encode_key", "encode_value")
+    __slots__ = (
+        "_has_json_keys",
+        "_key_type",
+        "_serializers",
+        "decode_key",
+        "decode_value",
+        "encode_key",
+        "encode_value",
+    )
 
     def __init__(self, group: str, name: str, table: Any) -> None:
         where = f"table {group}.{name}"
@@ -55,6 +64,7 @@ class FaustTable(DeclaredTable[Any, Any]):
             table.value_type, table.value_serializer, ValueDecodeError
         )
         self._key_type = table.key_type
+        self._has_json_keys = table.key_serializer == "json"
         self._serializers = f"{table.key_serializer}, {table.value_serializer}, {JSON_LIBRARY}"
 
     @property
@@ -71,9 +81,23 @@ class FaustTable(DeclaredTable[Any, Any]):
     def parse_key(self, text: str) -> Any:
         """The bytes of a key from the command line. Raises InputError."""
         try:
+            if self._key_type is None and self._has_json_keys and _is_number(text):
+                raise InputError(
+                    f"{text} can be a number or a text in the keys of table {self.name}, which has no key_type",
+                    hint=f"write '\"{text}\"' for the text; for the number, declare key_type=int or key_type=float in "
+                    "app.Table, which changes no stored key",
+                )
             return self.encode_key(_typed(self._key_type, text))
         except (TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{text!r} cannot be a key of table {self.name}: {error}") from error
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a number of JSON."""
+    try:
+        return type(msgspec.json.decode(text)) in {int, float}
+    except msgspec.DecodeError:
+        return False
 
 
 def _typed(key_type: Any, text: str) -> Any:

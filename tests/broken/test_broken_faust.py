@@ -131,9 +131,9 @@ ROWS = [
     ),
     Broken(
         "the bytes of a set depend on the order of its elements",
-        pipeline.faust.sets.SetRows.encoded_set,
-        "sorted(map(self.encoded_value, elements))",
-        "sorted(map(self.encoded_value, elements), reverse=True)",
+        pipeline.faust.sets.FaustSets.encode_set,
+        "sorted(map(self._element, elements))",
+        "sorted(map(self._element, elements), reverse=True)",
         f"{TABLES} bytes_of_a_set",
     ),
     Broken(

@@ -96,6 +96,7 @@ EXAMPLES = {
     "stream.enumerate": "@app.agent(orders)\nasync def work(stream):\n    async for n, v in stream.enumerate(): pass",
     "stream.ack": "@app.agent(orders)\nasync def work(stream):\n    async for e in stream.events():\n        e.ack()",
     "stream.combine": "@app.agent(orders)\nasync def work(stream):\n    stream & stream",
+    "stream.unknown": "@app.agent(orders)\nasync def work(stream):\n    await stream.throw(ValueError())",
     "stream.free": "@app.task\nasync def t():\n    async for v in orders.stream(): pass",
     "event.forward": (
         "@app.agent(orders)\nasync def work(stream):\n    async for e in stream.events():\n"
@@ -137,6 +138,7 @@ EXAMPLES = {
     "app.worker": "def run():\n    faust.Worker(app).execute_from_commandline()",
     "app.web_server": "@app.web_server\nclass Server(faust.Service): pass",
     "app.monitor": "app.monitor = faust.Monitor()",
+    "app.sensors": "class Own(faust.Monitor): pass\napp.monitor = Own()",
     "app.livecheck": "def live():\n    return app.LiveCheck()",
     "app.engine": _agent("await app.commit(['orders'])"),
     "app.unknown": "def odd():\n    return app.rebalancing_count",
@@ -201,6 +203,12 @@ def test_a_subclass_that_replaces_a_part_of_the_engine_is_refused(check: Check) 
     assert [(use.what, use.place.line if use.place else 0) for use in found] == [
         ("Own.on_start", HEAD.count("\n") + 2)
     ]
+
+
+def test_a_sensor_that_is_added_is_refused(check: Check) -> None:
+    """Metrics of the user that stay at zero look as if nothing happened."""
+    uses = check("app.sensors.add(faust.Sensor())\n")
+    assert [use.what for use in uses if use.feature.outcome is Outcome.REFUSED] == ["Sensor"]
 
 
 @pytest.mark.filterwarnings("ignore:Argument .num_standby_replicas.")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import faust
+import pytest
 
 from pipeline import faust_error_policy
 from pipeline.api.table import table_prefix
+from pipeline.app import declared_app
 from pipeline.core.inputs import row_prefix
+from pipeline.errors import InputError
 from pipeline.testing import TestDriver
 from tests.faust.test_agents import Order, new_app, values
 
@@ -263,6 +266,22 @@ def test_rows_have_the_bytes_of_the_changelog_of_faust() -> None:
     stored = {name: _raw(driver, name) for name in tables}
     assert stored == expected
     assert isinstance(tables["plain"][0], faust.Table)
+
+
+def test_a_number_as_a_key_on_the_command_line_is_ambiguous_without_a_key_type() -> None:
+    """Faust stores the keys 7 and "7" as two rows, and looking up the wrong one would find nothing."""
+    app = new_app()
+    plain, typed = app.Table("plain"), app.Table("typed", key_type=int)
+    declared = declared_app(app)
+    assert declared.declared(typed).parse_key("7") == b"7"
+    assert declared.declared(plain).parse_key('"7"') == b'"7"'
+    assert declared.declared(plain).parse_key("7a") == b'"7a"'
+    for number in ("7", "-1.5"):
+        with pytest.raises(
+            InputError, match="can be a number or a text in the keys of table plain"
+        ) as raised:
+            declared.declared(plain).parse_key(number)
+        assert "key_type=int" in (raised.value.hint or "")
 
 
 def _raw(driver: TestDriver, name: str) -> dict[bytes, bytes]:

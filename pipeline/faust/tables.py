@@ -21,10 +21,10 @@ import msgspec
 from faust.exceptions import KeyDecodeError, ValueDecodeError
 from faust.tables.table import Table
 
-from pipeline.api.codecs import resolve_value
+from pipeline.api.codecs import ValueCodec, resolve_value
 from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import DeclaredTable
-from pipeline.api.keys import resolve_key
+from pipeline.api.keys import KeyCodec, resolve_key
 from pipeline.errors import InputError
 from pipeline.faust.committed import CommittedRows
 from pipeline.faust.current import Running, running
@@ -68,6 +68,19 @@ class FaustTable(DeclaredTable[Any, Any]):
         self._serializers = f"{table.key_serializer}, {table.value_serializer}, {JSON_LIBRARY}"
 
     @property
+    def key_codec(self) -> KeyCodec[Any]:
+        """The codec of the keys that agents use."""
+        decode: Any = self.decode_key  # a row has a key
+        return KeyCodec(self.encode_key, decode, _no_prefix, False, f"faust({self._serializers})")
+
+    @property
+    def value_codec(self) -> ValueCodec[Any]:
+        """The codec of the values that agents use."""
+        encode, schema = self.encode_value, self.value.schema
+        decode: Any = self.decode_value
+        return ValueCodec(lambda value: (encode(value), value), encode, decode, False, False, schema)
+
+    @property
     def key_fingerprint(self) -> str:
         """Rows have other bytes with other serializers."""
         return f"faust({self._serializers}) {super().key_fingerprint}"
@@ -90,6 +103,10 @@ class FaustTable(DeclaredTable[Any, Any]):
             return self.encode_key(_typed(self._key_type, text))
         except (TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{text!r} cannot be a key of table {self.name}: {error}") from error
+
+
+def _no_prefix(key: Any) -> bytes:
+    raise TypeError(f"keys of Faust's tables have no prefixes: {key!r}")
 
 
 def _is_number(text: str) -> bool:

@@ -128,7 +128,11 @@ def _place(
             encoded = urlsafe_b64decode(query["key_base64"])
             key = table.key_codec.decode(encoded)
         elif "key" in query:
-            key = parse_key(table.key_codec, query["key"])
+            key = (
+                parse_key(table.key_codec, query["key"])
+                if has_times(table)
+                else table.parse_key(query["key"])
+            )
             encoded = table.key_codec.encode(key) or b""
         else:
             raise InputError("the request names no key", hint="add ?key=KEY")

@@ -223,7 +223,8 @@ class Reader:
                     f"{definition.label} has no windows, so at_ms does not apply", hint="leave it out"
                 )
             row = self._answer(definition, key, {}, wanted)
-            value = definition.value.decode(b64decode(row.value_base64 or "")) if row.found else None
+            data = b64decode(row.value_base64 or "")
+            value = definition.value_codec.decode(data) if row.found else None
             return Answer(value, row.seq, row.age_s)
         if at_ms is None:
             raise ConfigError(
@@ -343,6 +344,7 @@ class Reader:
     def _declared(self, table: Table[Any, Any]) -> DeclaredTable[Any, Any]:
         if self._closed:
             raise ConfigError("the reader is closed", hint="create another one: Reader(app)")
+        table = self._app.declared(table)
         for group in self._app.groups:
             for definition in group.tables.values():
                 if definition is table and (definition.is_table or has_times(definition)):

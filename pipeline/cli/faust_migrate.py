@@ -20,9 +20,11 @@ from pipeline.cli.options import (
     print_message,
 )
 from pipeline.cli.rendering import Cell, Column, print_table
-from pipeline.config import Settings, load_settings
+from pipeline.config import Settings
+from pipeline.config.loading import load_settings_over
 from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError, InputError
+from pipeline.faust import fallback_for
 from pipeline.faust.migration import (
     Changelog,
     InputPosition,
@@ -66,7 +68,7 @@ def migrate(
     app = find_app(target)
     if not app.replaces:
         raise ConfigError(f"{target} is not a faust.App", hint="this command is for applications of Faust")
-    settings = _patient(load_settings({"bootstrap_servers": kafka}))
+    settings = _patient(load_settings_over(fallback_for(app), {"bootstrap_servers": kafka}))
     environment = build_environment(app, settings, wait=CommandWait(settings.kafka))
     origin = moved_from(app.groups[0].id, environment)
     if origin is not None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import faust
 import pytest
+from typer.testing import CliRunner
 
+from pipeline.cli.main import assemble
 from pipeline.config import Settings
 from pipeline.config.loading import load_settings_over
 from pipeline.errors import ConfigError
@@ -102,3 +104,22 @@ def test_the_port_of_an_app_with_pages_is_used_unless_ours_is_set(tmp_path: Path
     assert loaded(app, tmp_path, PIPELINE_HTTP_PORT="8080").http.port == 8080
     assert loaded(with_page(web_bind="127.0.0.9"), tmp_path).http.host == "127.0.0.9"
     assert loaded(new_app(web_port=6070), tmp_path).http.port == 0
+
+
+def test_the_move_connects_to_the_brokers_of_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positions that it takes over are in the cluster of the application, and in no other one."""
+    (tmp_path / "elsewhere.py").write_text(
+        "import faust\n"
+        "app = faust.App('elsewhere', broker='kafka://127.0.0.1:1')\n"
+        "@app.agent(app.topic('orders'))\n"
+        "async def read(stream):\n"
+        "    async for _ in stream:\n"
+        "        pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv("PIPELINE_KAFKA", raising=False)
+    monkeypatch.setenv("PIPELINE_KAFKA_STARTUP_WAIT_S", "0")
+    done = CliRunner().invoke(assemble("faust"), ["faust", "migrate", "elsewhere:app", "--dry-run"])
+    assert done.exit_code != 0
+    assert "127.0.0.1:1 " in f"{done.output}{done.exception}"

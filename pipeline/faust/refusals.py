@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 
 __all__ = ["check_agent", "check_app", "check_table", "check_topic"]
 
-_PAGE = "docs/how-to/faust.md lists what is carried over"
+_PAGE = "docs/coming-from/faust.md lists what is carried over"
 # What a subclass of faust.App may have that Faust's own classes have, too.
 _HARMLESS = {
     "__abstractmethods__",

@@ -27,12 +27,16 @@ _TOPIC_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
 
 
 class NewTopic(NamedTuple):
-    """A topic that a worker creates at its start. `replicas` 0 means min(3, number of brokers)."""
+    """A topic that a worker creates at its start. `replicas` 0 means min(3, number of brokers).
+
+    `like`: a topic that it gets as many partitions as, instead of `partitions`, if that exists or is created.
+    """
 
     name: str
     partitions: int
     replicas: int
     config: Mapping[str, str]
+    like: str = ""
 
 
 class DeclaredApp:

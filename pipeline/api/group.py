@@ -940,6 +940,10 @@ class DeclaredGroup(Group):
         """Register a handler that was made elsewhere. Raises ConfigError."""
         self._bind(binding)
 
+    def bind_step(self, binding: Binding) -> None:
+        """Register the function of a due step that was made elsewhere."""
+        self._steps[binding.topic.name] = binding
+
     def add_table(self, table: DeclaredTable[Any, Any]) -> None:
         """Declare a table that was made elsewhere. Raises ConfigError."""
         self._new_name("table", table.name, None)

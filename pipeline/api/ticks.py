@@ -17,10 +17,10 @@ from pipeline.api.declarations import LONGEST_TTL_S, StepTopic
 from pipeline.api.keys import resolve_key
 from pipeline.errors import ConfigError
 
-__all__ = ["Tick", "TickRecord", "TickTopic", "tick_topic_name"]
+__all__ = ["SHORTEST_S", "Tick", "TickRecord", "TickTopic", "tick_topic_name"]
 
 _CREATE_TIME = 1
-_SHORTEST_S = 1
+SHORTEST_S = 1
 
 
 class TickTopic(StepTopic[None, int]):
@@ -31,9 +31,9 @@ class TickTopic(StepTopic[None, int]):
     def __init__(self, group: str, name: str, seconds: object) -> None:
         """Raises ConfigError for a period that cannot be used."""
         where = f"every {group}.{name}"
-        if type(seconds) not in {int, float} or not _SHORTEST_S <= seconds <= LONGEST_TTL_S:  # type: ignore[operator]
+        if type(seconds) not in {int, float} or not SHORTEST_S <= seconds <= LONGEST_TTL_S:  # type: ignore[operator]
             raise ConfigError(
-                f"{where}: the period is {seconds!r}; it must be a number of seconds, {_SHORTEST_S} to "
+                f"{where}: the period is {seconds!r}; it must be a number of seconds, {SHORTEST_S} to "
                 f"{LONGEST_TTL_S:,}",
                 hint='write @app.every(60, name="report")',
             )

@@ -111,10 +111,20 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
         "stream": _same("`async for value in stream`"),
         "stream.events": _same("`stream.events()`"),
         "stream.items": _same("`stream.items()`"),
-        "stream.take": _later("`stream.take`, `take_events`, `take_with_timestamp`, `noack_take`"),
+        "stream.take": _differs(
+            "`stream.take`, `take_events`, `take_with_timestamp`",
+            "values that are waiting are rows of the state, in a table of their own. A batch is one step of one "
+            "partition; in Faust, it may mix partitions. `within` is at least one second. An error stops the "
+            "partition, also with another error policy. `add_processor` before it is refused",
+        ),
         "stream.filter": _same("`stream.filter`, `add_processor`"),
-        "stream.group_by": _later("`stream.group_by`"),
-        "stream.through": _later("`stream.through`"),
+        "stream.group_by": _differs(
+            "`stream.group_by`",
+            "records go through the same repartition topic, exactly once. A new one gets as many partitions as its "
+            "source. A key function that raises is an error of its record, where Faust drops the record. The code "
+            "before the loop also runs when the application is loaded",
+        ),
+        "stream.through": _same("`stream.through`", "exactly once"),
         "stream.echo": _same("`stream.echo`", "exactly once"),
         "stream.enumerate": _differs(
             "`stream.enumerate`", "counts from the start of the agent's instance, which is one for each task"
@@ -183,10 +193,18 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
         "table.on_recover": _refused(
             "`on_recover=`, `on_changelog_event=`", "tables are not recovered from changelog topics", _NO_CALL
         ),
-        "window": _later("`tumbling`, `hopping`, `now()`, `current()`, `delta()`, `value()`"),
-        "window.relative": _later("`relative_to_stream`, `relative_to_now`, `relative_to_field`"),
-        "window.key_index": _later("`key_index=True`"),
-        "window.expires": _later("`expires=`"),
+        "window": _differs(
+            "`tumbling`, `hopping`, `now()`, `current()`, `delta()`, `value()`",
+            "`now()` is the newest window of the partition, also after a restart and without `expires=`",
+        ),
+        "window.relative": _same("`relative_to_stream`, `relative_to_now`, `relative_to_field`"),
+        "window.key_index": _differs(
+            "`key_index=True`", "a key expires with its last window; in Faust, it stays"
+        ),
+        "window.expires": _differs(
+            "`expires=`",
+            "rows expire by the time of the events of their partition, not by the clock of the machine",
+        ),
         "window.on_close": _refused(
             "`on_window_close=`",
             "Faust calls it by the clock of the machine, and again after a rebalance",

@@ -149,6 +149,9 @@ def survey(app: Any, environment: Environment) -> Survey:
             info = found.get(topic)
             if info is None:
                 notes.append(f"table {declared.name} has no changelog {topic}: it starts empty")
+            elif declared.fades:  # its rows have a time of writing and an entry of what is due
+                text = f"table {declared.name} has windows or keys that expire, which are not moved yet"
+                problems.append(Problem(text, "leave expires= of the table out, also afterwards"))
             elif counts and counts != {info.partitions}:
                 text = (
                     f"changelog {topic} has {counted(info.partitions, 'partition')}, the inputs {min(counts)}"

@@ -8,6 +8,7 @@ import faust
 from faust.serializers.codecs import Codec, get_codec
 from faust.serializers.codecs import raw_pickle as raw_pickle_codec
 from faust.types import TopicT
+from faust.windows import HoppingWindow
 
 from pipeline.errors import ConfigError
 
@@ -78,9 +79,23 @@ def check_table(table: Any) -> None:
             hint="use app.Table or app.SetTable",
         )
     if table.window is not None:
-        raise ConfigError(f"{where} has a window, which is not carried over yet", hint=_PAGE)
+        _check_window(where, table)
     for serializer in (table.key_serializer, table.value_serializer):
         _check_serializer(where, serializer)
+
+
+def _check_window(where: str, table: Any) -> None:
+    if table._on_window_close is not None:  # noqa: SLF001 - has no public name
+        raise ConfigError(
+            f"{where} has on_window_close=, which Faust calls by the clock of the machine, and again after a rebalance",
+            hint="use a window of this package, which is closed once (docs/how-to/windows.md)",
+        )
+    if isinstance(table, faust.SetTable) or not isinstance(table.window, HoppingWindow):
+        raise ConfigError(
+            f"{where} has a {type(table.window).__name__}; only tumbling and hopping windows of app.Table are carried "
+            "over",
+            hint=_PAGE,
+        )
 
 
 def _check_serializer(where: str, serializer: Any) -> None:

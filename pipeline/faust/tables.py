@@ -32,7 +32,7 @@ from pipeline.faust.json_bytes import JSON_LIBRARY
 from pipeline.faust.outputs import outside
 from pipeline.faust.serializers import decoding, encoder_of
 
-__all__ = ["EngineTable", "FaustTable", "TableRows"]
+__all__ = ["EngineTable", "FaustTable", "TableRows", "hashable"]
 
 # Values of these types cannot change in place.
 _FIXED = frozenset({bool, bytes, date, datetime, Decimal, float, int, str, type(None), UUID})
@@ -41,25 +41,20 @@ _FIXED = frozenset({bool, bytes, date, datetime, Decimal, float, int, str, type(
 class FaustTable(DeclaredTable[Any, Any]):
     """A table of Faust, as the engine declares it: rows of bytes, which commands show decoded."""
 
-    __slots__ = (
-        "_has_json_keys",
-        "_key_type",
-        "_serializers",
-        "decode_key",
-        "decode_value",
-        "encode_key",
-        "encode_value",
-    )
+    # Without slots: `windows.py` has subclasses of this and of another table.
 
     def __init__(self, group: str, name: str, table: Any) -> None:
+        self._declare(group, name, table)
+
+    def _declare(self, group: str, name: str, table: Any) -> None:
         where = f"table {group}.{name}"
         keys = resolve_key(bytes, where, tombstones=False)
-        super().__init__(group, name, keys, resolve_value(bytes, None, where, tombstones=False))
+        DeclaredTable.__init__(self, group, name, keys, resolve_value(bytes, None, where, tombstones=False))
         registry = table.app.serializers
         self.encode_key = encoder_of(table.key_type, table.key_serializer, registry.key_serializer)
         self.encode_value = encoder_of(table.value_type, table.value_serializer, registry.value_serializer)
         read_key = decoding(table.key_type, table.key_serializer, KeyDecodeError)
-        self.decode_key: Callable[[bytes], Any] = lambda data: _hashable(read_key(data))
+        self.decode_key: Callable[[bytes], Any] = lambda data: hashable(read_key(data))
         self.decode_value: Callable[[bytes], Any] = decoding(
             table.value_type, table.value_serializer, ValueDecodeError
         )
@@ -128,9 +123,9 @@ def _typed(key_type: Any, text: str) -> Any:
     return key_type.from_data(parsed) if is_model else parsed
 
 
-def _hashable(key: Any) -> Any:
+def hashable(key: Any) -> Any:
     """JSON has lists where a key was a tuple."""
-    return tuple(map(_hashable, key)) if isinstance(key, list) else key
+    return tuple(map(hashable, key)) if isinstance(key, list) else key
 
 
 class _Value:

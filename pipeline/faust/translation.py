@@ -14,7 +14,7 @@ from __future__ import annotations
 import gc
 import re
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from inspect import isasyncgenfunction
 from typing import Any
 from uuid import UUID
@@ -22,22 +22,28 @@ from uuid import UUID
 import faust
 from faust.agents.models import ReqRepResponse
 from faust.types import AgentT, TopicT
+from faust.types.tables import WindowWrapperT
 
 from pipeline.api.app import DeclaredApp, NewTopic
 from pipeline.api.bindings import RuntimeBinding
+from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.group import DeclaredGroup
+from pipeline.api.ticks import SHORTEST_S, TickTopic
 from pipeline.errors import ConfigError
 from pipeline.faust.agent_loop import AgentLoop
 from pipeline.faust.agents import AgentPlan
 from pipeline.faust.check import refuse
 from pipeline.faust.committed import CommittedRows
-from pipeline.faust.error_policy import policy_of
+from pipeline.faust.error_policy import Policy, policy_of
+from pipeline.faust.held import HeldEvents
 from pipeline.faust.outputs import EngineProducer, OutputBuffer, Outputs
 from pipeline.faust.refusals import check_agent, check_app, check_table, check_topic
 from pipeline.faust.replies import answerable
 from pipeline.faust.sets import EngineSetTable, FaustSets, SetRows
+from pipeline.faust.shapes import Shape, shape_of
 from pipeline.faust.tables import EngineTable, FaustTable, TableRows
 from pipeline.faust.topics import spec_of, typed_topic
+from pipeline.faust.windows import KEY_INDEX, EngineKeyIndex, WindowKeys, declare_windows
 
 __all__ = ["FaustApp", "translated"]
 
@@ -53,6 +59,7 @@ class FaustApp(DeclaredApp):
         self.replaces = app.conf.id
         self.faust_app = app
         self.faust_topics: dict[str, Any] = {}
+        self.repartitions: dict[str, str] = {}  # topics that get as many partitions as another one
         self.faust_tables: dict[Any, FaustTable] = {}
         self.reply_topic: Any = None
         self.committed = CommittedRows()
@@ -64,6 +71,8 @@ class FaustApp(DeclaredApp):
             given = given.channel
         if isinstance(given, TopicT):
             return typed_topic(self.faust_app, given, given.get_topic_name())
+        if isinstance(given, WindowWrapperT):
+            given = given.table
         if isinstance(given, faust.Table):
             return self.faust_tables.get(given, given)
         return given
@@ -74,7 +83,9 @@ class FaustApp(DeclaredApp):
         if not conf.topic_allow_declare:
             return ()
         return [
-            spec_of(name, topic, conf) for name, topic in self.faust_topics.items() if name not in existing
+            spec_of(name, topic, conf)._replace(like=self.repartitions.get(name, ""))
+            for name, topic in self.faust_topics.items()
+            if name not in existing
         ]
 
 
@@ -92,14 +103,15 @@ def _translate(app: Any) -> FaustApp:
     check_app(app)  # 2
     declared = FaustApp(app)
     _declare_replies(declared, app)
-    _declare_topics(declared, app)  # 3
+    shapes = _shapes_of(app)
+    _declare_topics(declared, app, shapes)  # 3
     for table in app.tables.values():
         check_table(table)
     refuse(app)  # also what only the source shows, and settings; before the tables get another class
     for table in app.tables.values():
         _declare_table(declared, table)
     outputs = declared.outputs
-    _declare_agents(declared, app, outputs)  # 4
+    _declare_agents(declared, app, outputs, shapes)  # 4
     app._attachments = OutputBuffer(outputs)  # noqa: SLF001 - 5
     app.producer = EngineProducer(outputs)
     answerable(app)
@@ -146,9 +158,25 @@ async def _refuse_start(*_: Any, **__: Any) -> None:
     )
 
 
-def _declare_topics(declared: FaustApp, app: Any) -> None:
+def _indexed_by(app: Any, table: Any) -> Any:
+    """The window that expires of which a table is the index of keys; None for any other table."""
+    indexed = app.tables.get(table.name.removesuffix(KEY_INDEX)) if table.name.endswith(KEY_INDEX) else None
+    return None if indexed is None or not indexed.window or not indexed.window.expires else indexed.window
+
+
+def _shapes_of(app: Any) -> dict[Any, Shape]:
+    """What the agents derive from their streams."""
     for agent in app.agents.values():
         check_agent(agent)
+    return {agent: shape_of(app, agent) for agent in app.agents.values()}
+
+
+def _declare_topics(declared: FaustApp, app: Any, shapes: Mapping[Any, Shape]) -> None:
+    for agent, shape in shapes.items():
+        source = agent.channel.topics[0]
+        for derived in shape.derived:
+            if derived.copartitioned:
+                declared.repartitions[derived.topic.get_topic_name()] = source
     for topic in _topics_of(app):
         check_topic(topic)
         for name in topic.topics:
@@ -180,6 +208,12 @@ def _declare_table(declared: FaustApp, table: Any) -> None:
         sets = FaustSets(group.name, name, table)
         declared.faust_tables[table] = sets
         table.__class__, table._data = EngineSetTable, SetRows(sets, table.name, declared.committed)  # noqa: SLF001 - what `data` returns
+    elif table.window is not None:
+        declare_windows(declared.faust_tables, group, name, table, declared.committed)
+    elif (indexed := _indexed_by(declared.faust_app, table)) is not None:
+        index = WindowKeys(group.name, name, table, indexed)
+        declared.faust_tables[table] = index
+        table.__class__, table._data = EngineKeyIndex, TableRows(index, table.name, declared.committed)  # noqa: SLF001
     else:
         rows = FaustTable(group.name, name, table)
         declared.faust_tables[table] = rows
@@ -187,23 +221,33 @@ def _declare_table(declared: FaustApp, table: Any) -> None:
     group.add_table(declared.faust_tables[table])
 
 
-def _declare_agents(declared: FaustApp, app: Any, outputs: Outputs) -> None:
+def _declare_agents(declared: FaustApp, app: Any, outputs: Outputs, shapes: Mapping[Any, Shape]) -> None:
     loop = declared.resource(AgentLoop)
     policy = policy_of(app)
-    for agent in app.agents.values():
-        plan = AgentPlan(agent, app, outputs, loop)
-        for name in agent.channel.topics:
-            handler = plan.handler(agent.channel)
-            declared.main.bind(
-                RuntimeBinding(
-                    declared.topics[name],
-                    handler,
-                    policy.on_error,
-                    False,
-                    policy.retries,
-                    policy.retry_delay_s,
-                )
-            )
+    for agent, shape in shapes.items():
+        held = HeldEvents(declared.main.name, f"{_name(agent.name)}-held") if shape.take is not None else None
+        plan = AgentPlan(agent, app, outputs, loop, shape, held)
+        # An error of a batch is not one of the record that completes it, so it cannot be skipped with that record.
+        own = policy if held is None else policy._replace(on_error="stop")
+        for number, topic in enumerate(plan.topics):
+            for name in topic.topics:
+                declared.main.bind(_binding(declared.topics[name], plan.handler(number), own))
+        if held is not None:
+            _declare_batches(declared, plan, held, own)
+
+
+def _declare_batches(declared: FaustApp, plan: AgentPlan, held: HeldEvents, policy: Policy) -> None:
+    """The table of the held events, and the step that ends their wait."""
+    group: DeclaredGroup = declared.main
+    group.add_table(held)
+    taking = plan.shape.take
+    if taking is not None and taking.within_s is not None:
+        tick = TickTopic(group.name, held.name, max(SHORTEST_S, taking.within_s))
+        group.bind_step(_binding(tick, plan.release, policy))
+
+
+def _binding(topic: DeclaredTopic[Any, Any], function: Callable[..., None], policy: Policy) -> RuntimeBinding:
+    return RuntimeBinding(topic, function, policy.on_error, False, policy.retries, policy.retry_delay_s)
 
 
 def _name(name: str) -> str:

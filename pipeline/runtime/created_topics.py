@@ -38,5 +38,12 @@ def create_new_topics(app: DeclaredApp, environment: Environment) -> None:
         return
     new = app.new_topics(environment.cluster.topics())
     if new:
-        create_topics([TopicSpec(*topic) for topic in new], environment)
+        sizes = {topic.name: topic.partitions for topic in new}
+        existing = environment.cluster.describe([topic.like for topic in new if topic.like])
+        sizes.update((name, info.partitions) for name, info in existing.items())
+        specs = [
+            TopicSpec(topic.name, sizes.get(topic.like, topic.partitions), topic.replicas, topic.config)
+            for topic in new
+        ]
+        create_topics(specs, environment)
         environment.log.info("topics_created", topics=[topic.name for topic in new])

@@ -35,6 +35,33 @@ def test_kills_at_each_step_of_a_commit_leave_a_faust_application_exact(bench: W
     bench.finish()
 
 
+@pytest.mark.unverified
+@pytest.mark.timeout(200)
+def test_kills_leave_batches_behind_a_repartition_topic_exact(
+    kafka: KafkaUnderTest, unique_name: str, tmp_path: Path
+) -> None:
+    """Events that are held when a worker dies are neither lost nor given twice."""
+    chance = random.Random(5)
+    name = unique_name[-40:].strip("-")
+    bench = Workbench(
+        kafka.bootstrap_servers, name, tmp_path, groups=("main",), app="tests.support.faust.batches:app"
+    )
+    try:
+        for _ in range(4):
+            done = len(bench.sent)
+            bench.send(1_000)
+            worker = bench.worker("--commit-interval-ms", "5")
+            bench.wait_for_outputs(worker, at_least=done + chance.randrange(1, 900))
+            worker.kill()
+            assert worker.wait() == -signal.SIGKILL
+        worker = bench.worker()
+        bench.wait_for_outputs(worker)
+        assert bench.stop(worker) == 0
+        assert bench.outputs() == bench.expected()
+    finally:
+        bench.close()
+
+
 @pytest.mark.kills
 @pytest.mark.timeout(400)
 def test_kills_at_random_moments_leave_a_faust_application_exact(bench: Workbench) -> None:

@@ -123,7 +123,6 @@ def test_what_is_not_carried_over_is_refused_at_the_start() -> None:
         async def reader(stream: Any) -> None: ...
 
     assert "table all is a GlobalTable" in refused(lambda app: app.GlobalTable("all"))
-    assert "table hourly has a window" in refused(lambda app: app.Table("hourly").tumbling(3600))
     assert "agent reader reads the channel" in refused(lambda app: agent(app, app.channel()))
     assert "agent reader reads the topics that match 'a.*'" in refused(
         lambda app: agent(app, app.topic(pattern="a.*"))

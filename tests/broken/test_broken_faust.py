@@ -8,13 +8,19 @@ pytest.importorskip("faust", reason="the extra `faust` is not installed")
 
 import pipeline.faust.agent_loop
 import pipeline.faust.agents
+import pipeline.faust.objects
 import pipeline.faust.outputs
+import pipeline.faust.serializers
 import pipeline.faust.sets
 import pipeline.faust.tables
+import pipeline.http.rows
+import pipeline.queries.reader
 from tests.support.breaking import Broken, Copy, name_of
 
 AGENTS = "tests/faust/test_agents.py"
 TABLES = "tests/faust/test_tables.py"
+READING = "tests/faust/test_reading.py"
+CHECK = "tests/faust/test_check.py"
 
 ROWS = [
     Broken(
@@ -149,6 +155,41 @@ ROWS = [
         "timestamp_ms=None if timestamp is None else int(timestamp * 1000)",
         "timestamp_ms=None",
         f"{AGENTS} every_way_to_send",
+    ),
+    Broken(
+        "a key that could be a number or a text is taken as a text",
+        pipeline.faust.tables.FaustTable.parse_key,
+        "if self._key_type is None and self._has_json_keys and _is_number(text):",
+        "if False:",
+        f"{TABLES} ambiguous_without_a_key_type",
+    ),
+    Broken(
+        "a reader does not know the tables of Faust",
+        pipeline.queries.reader.Reader._declared,
+        "table = self._app.declared(table)",
+        "pass",
+        f"{READING} what_agents_use",
+    ),
+    Broken(
+        "the keys over HTTP are not encoded as those of the table",
+        pipeline.http.rows._place,
+        'if has_times(table) else table.parse_key(query["key"])',
+        "if True else None",
+        f"{READING} key_as_text",
+    ),
+    Broken(
+        "the schema of a user is not called",
+        pipeline.faust.serializers.plain_schema,
+        "type(schema) is Schema",
+        "isinstance(schema, Schema)",
+        f"{READING} decodes_with_the_message",
+    ),
+    Broken(
+        "sensors that are added are ignored",
+        pipeline.faust.objects.uses_of_objects,
+        "yield from _settings(app, here)",
+        "pass",
+        f"{CHECK} sensor_that_is_added",
     ),
 ]
 

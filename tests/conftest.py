@@ -13,7 +13,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, settings
 from pipeline.broker import LocalKafka, cache_dir
 from pipeline.broker.install import Lock, read_lock
 from pipeline.broker.ports import choose_ports
+from pipeline.broker.reporting import BrokerError
 from pipeline.broker.state import new_cluster_id
 from pipeline.broker.wire import view_of
 
@@ -128,7 +129,8 @@ def _sweep() -> None:
     """End the brokers of test runs that were killed before they could: their directory names their process."""
     for left in _test_brokers().glob("*[0-9]"):
         if not Path("/proc", left.name.rpartition("-")[2]).exists():
-            LocalKafka(left).stop()
+            with suppress(BrokerError):  # another run has just ended it, and removed its directory
+                LocalKafka(left).stop()
             shutil.rmtree(left, ignore_errors=True)
 
 

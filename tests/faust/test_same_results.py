@@ -14,33 +14,9 @@ from tests.support.faust.harness import FaustRun, WorkerRun, run_under_faust, ru
 pytestmark = [pytest.mark.kafka, pytest.mark.faust, pytest.mark.timeout(400)]
 
 KILLS = 6
-# They use windows, take, group_by, through, pages, timers, ask and commands, which a worker refuses by name.
-REFUSED = frozenset(
-    {
-        "batches",
-        "doubler",
-        "hopping_clicks",
-        "page_views",
-        "product_totals",
-        "schedule",
-        "tumbling_sums",
-    }
-)
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED))
-def test_the_oracle_says_what_faust_computes(
-    name: str, kafka: KafkaUnderTest, unique_name: str, tmp_path: Path
-) -> None:
-    """An oracle that only we pass would prove that we agree with ourselves."""
-    faust = FaustRun(kafka.bootstrap_servers, f"f{unique_name[-8:]}-", tmp_path, CASES[name])
-    try:
-        run_under_faust(faust, random.Random(unique_name))
-    finally:
-        faust.close()
-
-
-@pytest.mark.parametrize("name", sorted(CASES.keys() - REFUSED))
+@pytest.mark.parametrize("name", sorted(CASES))
 def test_results_under_faust_and_under_killed_workers_are_equal(
     name: str, kafka: KafkaUnderTest, unique_name: str, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -154,15 +155,15 @@ class Run:
             return json.loads(answer.read())
 
     def wait_for_page(self, worker: subprocess.Popen[bytes], path: str) -> None:
-        """Wait until the worker's port answers."""
+        """Wait until the worker serves the pages of the application. A worker that starts answers 503."""
 
         def answers() -> bool:
             assert worker.poll() is None, self.story()
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5):
                     return True
-            except urllib.error.HTTPError:
-                return True
+            except urllib.error.HTTPError as error:
+                return error.code != HTTPStatus.SERVICE_UNAVAILABLE
             except OSError:
                 return False
 
@@ -401,10 +402,9 @@ def run_under_faust(run: FaustRun, draw: random.Random) -> None:
 
 
 def _use_pages_and_commands(run: Run, worker: subprocess.Popen[bytes]) -> None:
-    if run.case.post:
-        run.wait_for_page(worker, "/")
-        for path, body in run.case.post.items():
-            run.fetch(path, body)
+    for path, body in run.case.post.items():
+        run.wait_for_page(worker, path)
+        run.fetch(path, body)
     if run.case.command:
         run.command(*run.case.command)
 

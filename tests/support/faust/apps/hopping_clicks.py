@@ -12,8 +12,9 @@ from tests.support.faust.naming import name
 app = faust.App(name("hopping-clicks"), topic_partitions=2)
 clicks = app.topic(name("clicks"), key_type=str, value_type=int)
 trends = app.topic(name("trends"), key_type=str, value_serializer="json")
+# Faust expires windows by the clock of the machine, and the clicks are of 2024. Here, ten years are the longest time.
 counts = app.Table("click-counts", key_type=str, value_type=int, default=int, partitions=2).hopping(
-    timedelta(minutes=1), timedelta(seconds=20), expires=timedelta(days=36_500)
+    timedelta(minutes=1), timedelta(seconds=20), expires=timedelta(days=3_650)
 )
 
 

@@ -356,7 +356,7 @@ class WorkerRun(Run):
     def wait_for_commits(self, count: int, feeder: threading.Thread) -> None:
         """Wait until the journal has grown so far, or no more inputs come."""
         end = self.commits() + count
-        wait_until(lambda: self.commits() >= end or not feeder.is_alive(), self.story)
+        wait_until(lambda: self.commits() >= end or not (self.case.sends or feeder.is_alive()), self.story)
 
     def kill(self, worker: subprocess.Popen[bytes]) -> None:
         """Send SIGKILL."""

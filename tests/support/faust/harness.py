@@ -46,7 +46,8 @@ ROOT = Path(__file__).parents[3]
 STOP_S = 60.0
 FAUST_STOP_S = 10.0
 _PAUSE_S = 0.2
-_FEED_S = 0.03
+# 300 inputs outlast six kills, each of which takes seconds: a worker without inputs only takes its tasks.
+_FEED_S = 0.15
 
 
 class Run:

@@ -54,6 +54,9 @@ ROLES: Mapping[str, Role | None] = {
     "migrate run": Role.MIGRATE_TO,
     "migrate switch": Role.MIGRATE_TO,
     "migrate revive": Role.MIGRATE_FROM,
+    "faust check": _LOCAL,
+    "faust migrate": Role.WORKER,  # and Read on the consumer group and the changelogs of Faust
+    "faust command": Role.WORKER,  # runs code of the app
     "drill list": _LOCAL,
     "drill plan": Role.DRILL,
     "drill run": Role.DRILL,

@@ -55,6 +55,7 @@ EXAMPLES: Mapping[str, str] = {
     "migrate revive": "pipeline migrate revive delays",
     "faust check": "pipeline faust check revenue:app",
     "faust migrate": "pipeline faust migrate revenue:app --dry-run",
+    "faust command": "pipeline faust command revenue:app close-books",
     "drill list": "pipeline drill list",
     "drill plan": "pipeline drill plan kill-worker --worker orders-1",
     "drill run": "pipeline drill run kill-worker --max-tasks 8 --abort-if 'live_tasks == 0'",

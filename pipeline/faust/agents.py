@@ -27,6 +27,7 @@ from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import Resource
 from pipeline.api.event import Event
 from pipeline.api.ticks import Tick
+from pipeline.core.headers import headers_of
 from pipeline.errors import ConfigError
 from pipeline.faust.agent_loop import AgentLoop, AgentReturned, AgentTask
 from pipeline.faust.current import CURRENT, Changed
@@ -315,7 +316,7 @@ class AgentInstance:
                 event.key, result, request.reply_to, request.correlation_id
             )
             return
-        headers = event.headers if event.message.record.headers() else {}
+        headers = event.headers if headers_of(event.message.record) else {}
         reply_to = headers.get("Faust-Ag-ReplyTo")
         if reply_to:
             number = headers.get("Faust-Ag-CorrelationId") or b""

@@ -29,6 +29,8 @@ from pipeline.api.codecs import resolve_value
 from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import DeclaredTable
 from pipeline.api.keys import resolve_key
+from pipeline.core.headers import headers_of
+from pipeline.core.suggestions import counted
 from pipeline.errors import CorruptStateError
 from pipeline.ports import Record
 
@@ -104,7 +106,7 @@ class HeldEvents(DeclaredTable[bytes, bytes]):
             record.partition(),
             record.offset(),
             record.timestamp(),
-            record.headers(),
+            list(headers_of(record)) or None,
             record.key(),
             record.value(),
         )
@@ -119,7 +121,9 @@ class HeldEvents(DeclaredTable[bytes, bytes]):
         keys = [_number(number) for number in range(count)]
         found = rows.get_many(keys)
         if len(found) != count:
-            raise CorruptStateError(f"{self.label} has {len(found)} events, and its count is {count}")
+            raise CorruptStateError(
+                f"{self.label} has {counted(len(found), 'event')}, and its count is {count}"
+            )
         for key in keys:
             del rows[key]
         del rows[_COUNT]

@@ -120,6 +120,8 @@ def test_the_move_connects_to_the_brokers_of_the_app(tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delenv("PIPELINE_KAFKA", raising=False)
     monkeypatch.setenv("PIPELINE_KAFKA_STARTUP_WAIT_S", "0")
+    # It would write the log of all later tests to the standard error of this one.
+    monkeypatch.setattr("pipeline.cli.faust_migrate.configure_logs", lambda _level: None)
     done = CliRunner().invoke(assemble("faust"), ["faust", "migrate", "elsewhere:app", "--dry-run"])
     assert done.exit_code != 0
     assert "127.0.0.1:1 " in f"{done.output}{done.exception}"

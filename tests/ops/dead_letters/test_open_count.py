@@ -17,7 +17,7 @@ from pipeline.ops.dead_letters.purging import purge
 from pipeline.ops.dead_letters.records import State, failed_records
 from pipeline.ops.dead_letters.replaying import Discarder, ReplayReport
 from pipeline.ports import JournalReader, Step
-from pipeline.runtime.restore import genesis
+from pipeline.runtime.restore import seed
 from pipeline.runtime.status import AppStatus, read_status
 from pipeline.testing.faults import Faults
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
@@ -154,7 +154,7 @@ def test_letters_that_are_written_while_a_command_counts_are_counted_once(
 def test_letters_of_earlier_releases_are_counted_by_the_next_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until then the status says that it does not know them."""
     with monkeypatch.context() as patched:
-        patched.setattr(genesis, "NO_LETTERS", None)
+        patched.setattr(seed, "NO_LETTERS", None)
         patched.setattr("pipeline.runtime.commit.journal_writer.grown", lambda *_: None)
         orders = failed()
         orders.driver.stop()

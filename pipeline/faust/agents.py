@@ -134,32 +134,11 @@ class AgentInstance:
 
     def process(self, record: Event[Any, Any], decoder: Decoder) -> None:
         """Give the agent an event, and return when it asks for the next one. Raises what it raises."""
-        message = record._message  # noqa: SLF001 - a property would cost a call
-        event = EngineEvent(self._app, None, None, message, self._plan.outputs)
-        if decoder.schema is None:
-            event.key, event.value = decoder.key(record.key), decoder.value(record.value)
-        else:
-            self._decode(event, decoder.schema)
+        event = self._decoded(record._message, record.key, record.value, decoder)  # noqa: SLF001
         coroutine = self._coroutine or self._start()
-        stream: Any = self._stream
+        self._stream.current_event = event
         value = event.value
-        if isinstance(value, ReqRepRequest):
-            value = value.value
-        self.event = stream.current_event = event
-        try:
-            self._task.step(coroutine, value)
-            if self.values:
-                self._write_back()
-        except AgentReturned:  # in this event, which is finished
-            self._coroutine, self._ended = None, True
-            self._write_back()
-        except BaseException:
-            self._coroutine = None
-            raise
-        finally:
-            self.event = stream.current_event = None
-            if self.values:
-                self.values.clear()
+        self._step(coroutine, event, value.value if isinstance(value, ReqRepRequest) else value)
 
     def forward(self, record: Event[Any, Any], decoder: Decoder, number: int) -> None:
         """Give an event to a stream from which another one is derived. Raises what its processors raise."""

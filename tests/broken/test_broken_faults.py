@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import pipeline.api.context
-import pipeline.config
+import pipeline.config.loading
 import pipeline.config.sources
 import pipeline.core.envelope
 import pipeline.core.journal_format
@@ -94,7 +94,7 @@ ROWS = [
     ),
     Broken(
         "a variable that nothing reads is ignored",
-        pipeline.config.load_settings,
+        pipeline.config.loading.load_settings_over,
         "    refuse_unknown_variables(environ, _variables(environ))\n",
         "",
         "tests/test_config.py misspelt_variable",

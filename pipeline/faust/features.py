@@ -237,14 +237,17 @@ FEATURES: Mapping[str, Mapping[str, Feature]] = {
             _NO_CALL,
         ),
         "app.discover": _same("`autodiscover=`, `app.discover()`"),
-        "app.main": _same("`app.main()`", "not called: `pipeline worker MODULE:APP` runs the application"),
+        "app.main": _same(
+            "`app.main()`, `faust.Worker`, `app.Worker`",
+            "not called: `pipeline worker MODULE:APP` runs the application. A start inside of a worker is an error",
+        ),
         "app.service": _refused(
             "`@app.service`, `app.add_runtime_dependency`",
             "a service would run in the life cycle of Faust's worker",
             "use @app.task",
         ),
         "app.worker": _refused(
-            "`faust.Worker`, `app.Worker`, `app.start`, `app.start_client`",
+            "`app.start`, `app.start_client`",
             "starts Faust's own engine",
             "run `pipeline worker MODULE:APP`, or use `faust_running(app)` in a web service",
         ),

@@ -80,6 +80,7 @@ _APP = {
     "stream": "stream.free",
     "discover": "app.discover",
     "main": "app.main",
+    "Worker": "app.main",
     "is_leader": "app.leader",
     "page": "app.page",
     "web": "app.page",
@@ -91,7 +92,7 @@ _APP = {
     **dict.fromkeys(("monitor", "sensors"), "app.monitor"),
     **dict.fromkeys(("service", "add_runtime_dependency", "add_dependency", "add_context"), "app.service"),
     **dict.fromkeys(
-        ("Worker", "start", "stop", "maybe_start", "restart", "crash", "start_client", "maybe_start_client"),
+        ("start", "stop", "maybe_start", "restart", "crash", "start_client", "maybe_start_client"),
         "app.worker",
     ),
     **dict.fromkeys(
@@ -288,7 +289,7 @@ class _Walk(ast.NodeVisitor):
         self.generic_visit(node)
         known = self._known(node.func)
         if known is not None and known.kind == "faust.Worker":
-            self._use(feature_of("app.worker"), ast.unparse(node.func), node)
+            self._use(feature_of("app.main"), ast.unparse(node.func), node)
         if isinstance(node.func, ast.Name) and node.func.id == "len" and node.args:
             counted = self._known(node.args[0])
             if counted is not None and counted.kind in {"table", "window"}:

@@ -135,7 +135,7 @@ EXAMPLES = {
     "app.discover": "def more():\n    app.discover('shop')",
     "app.main": "if __name__ == '__main__':\n    app.main()",
     "app.service": "import mode\n@app.service\nclass Extra(mode.Service): pass",
-    "app.worker": "def run():\n    faust.Worker(app).execute_from_commandline()",
+    "app.worker": "async def run():\n    await app.start()",
     "app.web_server": "@app.web_server\nclass Server(faust.Service): pass",
     "app.monitor": "app.monitor = faust.Monitor()",
     "app.sensors": "class Own(faust.Monitor): pass\napp.monitor = Own()",
@@ -162,6 +162,12 @@ def test_each_feature_of_the_table_has_an_example() -> None:
     """So a feature that is added has one."""
     known = {key for features in FEATURES.values() for key in features}
     assert known == EXAMPLES.keys() | WITHOUT_EXAMPLE
+
+
+def test_a_program_that_starts_its_own_worker_is_not_refused(check: Check) -> None:
+    """A module that is imported does not run its main function, and a start inside of a worker is an error anyway."""
+    uses = check("def main():\n    faust.Worker(app, loglevel='WARN').execute_from_commandline()")
+    assert [use.feature for use in uses if use.what.endswith("Worker")] == [feature_of("app.main")]
 
 
 def test_an_app_with_nothing_special_is_not_refused(check: Check) -> None:

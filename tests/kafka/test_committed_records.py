@@ -5,18 +5,18 @@ from __future__ import annotations
 from contextlib import closing
 
 import pytest
-from confluent_kafka import Producer
 
 from tests.support.checker import HistoryError, KafkaLog
 from tests.support.checker.log import Place, Record
 from tests.support.kafka.harness import DEADLINE_S, Workbench
+from tests.support.kafka.producing import ordered_producer
 
 pytestmark = pytest.mark.kafka
 
 
 def produce(servers: str, topic: str, record: Record) -> None:
     """Write a record to partition 0 unchanged."""
-    producer = Producer({"bootstrap.servers": servers})
+    producer = ordered_producer(servers)
     producer.produce(topic, record.value, record.key, 0, headers=list(record.headers))
     assert producer.flush(DEADLINE_S) == 0
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from confluent_kafka import Producer
 
 from pipeline.config import KafkaSettings
 from pipeline.core.names import EVENT_ID_HEADER, TopicPartition
@@ -25,6 +24,7 @@ from tests.conftest import KafkaUnderTest
 from tests.kafka.test_worker_kills import PHASES, Phase
 from tests.support.checker import Promise
 from tests.support.kafka.harness import DEADLINE_S, Workbench
+from tests.support.kafka.producing import ordered_producer
 
 pytestmark = pytest.mark.kafka
 
@@ -45,13 +45,7 @@ class Repeated(Workbench):
 
     def send(self, count: int, keys: int = 20) -> None:
         """Send new inputs, each up to three times, with old ones between them."""
-        producer = Producer(
-            {
-                "bootstrap.servers": self.servers,
-                "partitioner": "murmur2_random",
-                "enable.idempotence": True,
-            }
-        )
+        producer = ordered_producer(self.servers)
         for _ in range(count):
             number = len(self.sent)
             self.sent.append((f"key-{number * 7 % keys}", number))

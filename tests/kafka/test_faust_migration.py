@@ -12,11 +12,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from tests.conftest import KafkaUnderTest
+from tests.support.kafka.producing import ordered_producer
 from tests.support.pages import ROOT
 from tests.support.waiting import wait_until
 
@@ -42,7 +43,7 @@ class Shop:
             "PYTHONPATH": str(ROOT),
         }
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random"})
+        self._producer = ordered_producer(servers)
         self.sent: list[tuple[str, int]] = []
         admin = AdminClient({"bootstrap.servers": servers})
         created = admin.create_topics(

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 
 from pipeline.core.records import partition_of
 from tests.conftest import KafkaUnderTest
 from tests.support.kafka.fleet_harness import FleetBench
 from tests.support.kafka.harness import DEADLINE_S, PARTITIONS, Workbench
+from tests.support.kafka.producing import ordered_producer
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -27,7 +27,7 @@ def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[W
     """One group of two tasks; the first one receives the record."""
     workbench = Workbench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path, groups=("main",))
     workbench.send(40)
-    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    producer = ordered_producer(kafka.bootstrap_servers)
     producer.produce(f"{workbench.prefix}-amounts", b'{"n":-1}', b"poison", partition=0)
     assert producer.flush(DEADLINE_S) == 0
     workbench.send(40)
@@ -111,7 +111,7 @@ def test_the_limit_holds_while_peers_hand_the_record_from_owner_to_owner(
         workers = [fleet.start(name, supervised=True) for name in ("a", "b", "c")]
         bench.send(60)
         wait_until(lambda: sum(len(each.live_tasks()) for each in workers) == 3, fleet.story)
-        producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+        producer = ordered_producer(kafka.bootstrap_servers)
         producer.produce(f"{bench.prefix}-amounts", b'{"n":-1}', b"poison", partition=4)
         assert producer.flush(DEADLINE_S) == 0
         event = "record_rejected" if on_error == "skip" else "partition_stopped"

@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 
 from pipeline import App, Context, Event
 from pipeline.app import declared_app
@@ -20,6 +19,7 @@ from pipeline.ports import TopicSpec
 from pipeline.processes.wiring import build_environment
 from pipeline.runtime.worker import Worker
 from tests.conftest import KafkaUnderTest
+from tests.support.kafka.producing import ordered_producer
 from tests.support.raw_records import RawRecord, write_raw
 
 pytestmark = pytest.mark.kafka
@@ -79,7 +79,7 @@ def test_odd_records_are_what_they_were_to_handlers_in_letters_and_when_replayed
         if broken[0]:
             raise ValueError("not yet")
 
-    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    producer = ordered_producer(kafka.bootstrap_servers)
     for key, value, timestamp_ms, headers in ODD:
         producer.produce(inputs.name, value, key, 0, timestamp=timestamp_ms, headers=[*headers])
     assert producer.flush(DEADLINE_S) == 0

@@ -16,11 +16,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 
 from tests.conftest import KafkaUnderTest
 from tests.support.browser import Page, open_browser
 from tests.support.kafka.harness import DEADLINE_S, Workbench
+from tests.support.kafka.producing import ordered_producer
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -55,7 +55,7 @@ def port() -> int:
 
 def send_hostile(bench: Workbench) -> None:
     """A key that is a script, in one input that is handled and one that is not."""
-    producer = Producer({"bootstrap.servers": bench.servers, "partitioner": "murmur2_random"})
+    producer = ordered_producer(bench.servers)
     for value in ({"n": 7}, {"n": HOSTILE}):
         producer.produce(f"{bench.prefix}-amounts", json.dumps(value).encode(), HOSTILE.encode())
     assert producer.flush(DEADLINE_S) == 0

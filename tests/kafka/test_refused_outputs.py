@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
 
 from pipeline import App, Context, Event
 from pipeline.app import declared_app
@@ -23,6 +22,7 @@ from pipeline.ports import SystemClock, TopicSpec
 from pipeline.processes.wiring import build_environment
 from pipeline.runtime.worker import Worker
 from tests.conftest import KafkaUnderTest
+from tests.support.kafka.producing import ordered_producer
 
 pytestmark = pytest.mark.kafka
 
@@ -116,7 +116,7 @@ def test_settings_that_change_under_a_worker_cost_only_the_records_that_they_ref
 
 
 def _send(kafka: KafkaUnderTest, topic: str, *values: int) -> None:
-    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    producer = ordered_producer(kafka.bootstrap_servers)
     for value in values:
         producer.produce(topic, b"%d" % value, b"k%d" % (value % 7), 0)
     assert producer.flush(DEADLINE_S) == 0

@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 
 from pipeline import App, Context, Event
 from pipeline.app import declared_app
@@ -18,6 +17,7 @@ from pipeline.ports import TopicSpec
 from pipeline.processes.wiring import build_environment
 from pipeline.runtime.worker import Worker
 from tests.conftest import KafkaUnderTest
+from tests.support.kafka.producing import ordered_producer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.kills]
 
@@ -44,7 +44,7 @@ def test_a_partition_that_waits_is_paused_and_holds_up_neither_the_other_one_nor
 
     with closing(KafkaCluster(KafkaSettings(kafka.bootstrap_servers))) as cluster:
         cluster.create([TopicSpec(inputs.name, 2)])
-    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    producer = ordered_producer(kafka.bootstrap_servers)
     for number in range(EACH):
         for partition in (0, 1):
             producer.produce(inputs.name, b"%d" % number, None, partition)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from confluent_kafka import Producer
 
 from tests.conftest import KafkaUnderTest
+from tests.support.kafka.producing import ordered_producer
 from tests.support.kafka.timed_events import PARTITIONS, TimedEvents
 from tests.support.runtime.timer_app import START_MS, Happened, Order, TimerFold
 from tests.support.waiting import wait_until
@@ -29,7 +29,7 @@ class Alarms(TimedEvents):
 
     def send(self, count: int) -> None:
         """Orders that set, move and cancel the timers of a few keys, about a second of event time apart."""
-        producer = Producer({"bootstrap.servers": self.servers, "enable.idempotence": True})
+        producer = ordered_producer(self.servers)
         choose, before = self._random.choice, sum(map(len, self.orders.values()))
         for number in range(before, before + count):
             partition = choose(range(PARTITIONS))

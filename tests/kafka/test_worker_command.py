@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 
 import pytest
-from confluent_kafka import Producer
 
 from pipeline.config import KafkaSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
 from tests.support.kafka.harness import DEADLINE_S, PARTITIONS, Workbench
+from tests.support.kafka.producing import ordered_producer
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -58,7 +58,7 @@ def test_a_kafka_that_is_away_at_start_is_exit_code_3(bench: Workbench) -> None:
 def test_a_poison_record_stops_its_task_until_the_cause_is_fixed(bench: Workbench) -> None:
     """All records before it must be committed, none of its effects, and the other task must continue."""
     bench.send(100)
-    producer = Producer({"bootstrap.servers": bench.servers})
+    producer = ordered_producer(bench.servers)
     producer.produce(f"{bench.prefix}-amounts", b"{broken", b"key-1", partition=0)
     assert producer.flush(10) == 0
     worker = bench.worker()

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from confluent_kafka import Producer
 
 from pipeline.core.permissions import Grant, Operation, ResourceKind, Role
 from pipeline.core.records import partition_of
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
 from tests.security.test_acls import BAD, GOOD, Missing, folded, without
+from tests.support.kafka.producing import ordered_producer
 from tests.support.secure.kafka import SecureKafka
 from tests.support.secure.site import APP, PARTITIONS, SecureSite, checkpoints_in
 from tests.support.waiting import wait_until
@@ -96,7 +96,7 @@ def _require_none(found: Sequence[str]) -> None:
 
 def produce(site: SecureSite, rows: Sequence[tuple[str, int]]) -> None:
     """Write flights as the super user."""
-    producer = Producer({"bootstrap.servers": site.kafka.plain})
+    producer = ordered_producer(site.kafka.plain)
     for carrier, delay in rows:
         value = msgspec.json.encode({"carrier": carrier, "dep_delay": delay})
         key = carrier.encode()

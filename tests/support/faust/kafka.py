@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition as ClientPartition
 
 from pipeline.config import KafkaSettings
@@ -16,6 +16,7 @@ from pipeline.core.names import TopicPartition
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ports import TopicSpec
+from tests.support.kafka.producing import ordered_producer
 
 __all__ = ["Input", "Message", "Reader", "create_topics", "send"]
 
@@ -57,9 +58,7 @@ def send(
     servers: str, prefix: str, inputs: Iterable[Input], pause: Callable[[], object] = lambda: None
 ) -> None:
     """Send records in order. `pause` is called after each."""
-    producer = Producer(
-        {"bootstrap.servers": servers, "partitioner": "murmur2_random", "enable.idempotence": True}
-    )
+    producer = ordered_producer(servers)
     for each in inputs:
         producer.produce(
             prefix + each.topic,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition as ClientPartition
 
 from pipeline.config import KafkaSettings
@@ -25,6 +25,7 @@ from pipeline.kafka.source import KafkaSources
 from pipeline.ports import TopicSpec
 from tests.support.checker import Checker, KafkaLog, Promise
 from tests.support.kafka.kill_at import signal_of
+from tests.support.kafka.producing import ordered_producer
 from tests.support.kafka.reference import Reference
 from tests.support.waiting import wait_until
 
@@ -77,13 +78,7 @@ class Workbench:
 
     def send(self, count: int, keys: int = 20) -> None:
         """Produce `count` more inputs, spread over keys."""
-        producer = Producer(
-            {
-                "bootstrap.servers": self.senders,
-                "partitioner": "murmur2_random",
-                "enable.idempotence": True,  # a retry must not change the order
-            }
-        )
+        producer = ordered_producer(self.senders)
         for _ in range(count):
             number = len(self.sent)
             key = f"key-{number * 7 % keys}"

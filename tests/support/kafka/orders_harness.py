@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-from confluent_kafka import Producer
 
 from examples.orders.app import CustomerTotal, Order, Total
 from pipeline.config import KafkaSettings
@@ -24,6 +23,7 @@ from pipeline.kafka.source import KafkaSources
 from pipeline.ops.reading import committed_records
 from pipeline.ports import Record, SystemClock, TopicSpec
 from tests.support.kafka.harness import DEADLINE_S
+from tests.support.kafka.producing import ordered_producer
 from tests.support.runtime.orders import Sent, check_outputs
 from tests.support.waiting import wait_until
 
@@ -45,9 +45,7 @@ class OrdersBench:
         self._directory = directory
         self._kafka = KafkaSettings(servers)
         self._workers: list[tuple[subprocess.Popen[bytes], Path]] = []
-        self._producer = Producer(
-            {"bootstrap.servers": servers, "partitioner": "murmur2_random", "enable.idempotence": True}
-        )
+        self._producer = ordered_producer(servers)
         with closing(KafkaCluster(self._kafka)) as cluster:
             cluster.create([TopicSpec(self.topic(name), partitions) for name in TOPICS])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition as ClientPartition
 
 from pipeline.config import KafkaSettings
@@ -20,6 +20,7 @@ from pipeline.core.names import TopicPartition
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ports import TopicSpec
+from tests.support.kafka.producing import ordered_producer
 
 __all__ = ["BEGIN_MS", "PARTITIONS", "TimedEvents"]
 
@@ -64,13 +65,7 @@ class TimedEvents:
 
     def send(self, count: int) -> None:
         """Events of about 20 ms of event time each; some are out of order, and a few of them by too much."""
-        producer = Producer(
-            {
-                "bootstrap.servers": self.servers,
-                "partitioner": "murmur2_random",
-                "enable.idempotence": True,
-            }
-        )
+        producer = ordered_producer(self.servers)
         for _ in range(count):
             number = len(self.sent)
             key = f"key-{self._random.randrange(12)}"

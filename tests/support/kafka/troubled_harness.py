@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from confluent_kafka import Producer
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
@@ -21,6 +20,7 @@ from pipeline.config import KafkaSettings
 from pipeline.kafka.cluster import KafkaCluster
 from tests.support.checker import Promise
 from tests.support.kafka.harness import DEADLINE_S, PARTITIONS, Workbench
+from tests.support.kafka.producing import ordered_producer
 from tests.support.waiting import wait_until
 
 __all__ = ["TroubledBench"]
@@ -89,7 +89,7 @@ class TroubledBench(Workbench):
 
     def send_raw(self, key: bytes, value: bytes) -> None:
         """Produce one record of any bytes to partition 0."""
-        producer = Producer({"bootstrap.servers": self.servers, "message.max.bytes": 2_000_000})
+        producer = ordered_producer(self.servers, message_max_bytes=2_000_000)
         refused: list[object] = []
         producer.produce(
             f"{self.prefix}-amounts",

@@ -12,11 +12,11 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
-from confluent_kafka import Producer
 
 from pipeline.config import KafkaSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
+from tests.support.kafka.producing import ordered_producer
 from tests.support.pages import ROOT
 
 __all__ = ["MonitoredFleet"]
@@ -45,7 +45,7 @@ class MonitoredFleet:
             )
             database.commit()
         (directory / "store").mkdir()
-        self._producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random"})
+        self._producer = ordered_producer(servers)
         self._input = threading.Thread(target=self._send_input, daemon=True)
         self._input.start()
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import msgspec
 import psycopg
-from confluent_kafka import Producer
 
 from pipeline.config import KafkaSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
+from tests.support.kafka.producing import ordered_producer
 from tests.support.sinks.ledger import DDL
 from tests.support.sinks.server import PostgresUnderTest
 
@@ -62,13 +62,7 @@ class SinkBench:
 
     def send(self, count: int) -> None:
         """Produce `count` more inputs, spread over accounts."""
-        producer = Producer(
-            {
-                "bootstrap.servers": self.servers,
-                "partitioner": "murmur2_random",
-                "enable.idempotence": True,
-            }
-        )
+        producer = ordered_producer(self.servers)
         for _ in range(count):
             account = f"account-{self.count * 7 % 20}"
             self.sent[account].append(self.count)

@@ -7,6 +7,7 @@ the app names a topic that is not read, every group of handlers may write it.
 
 from __future__ import annotations
 
+import dis
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType
 from typing import Any
@@ -18,6 +19,8 @@ from pipeline.api.group import DeclaredGroup
 __all__ = ["topics_named_by_none", "topics_named_in", "topics_written"]
 
 _DEPTH = 4  # of calls
+_LOADS_VARIABLE = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
+_LOADS_ATTRIBUTE = frozenset({"LOAD_ATTR", "LOAD_METHOD"})  # the latter until Python 3.11
 
 
 def topics_written(app: DeclaredApp, group: DeclaredGroup) -> list[str]:
@@ -55,12 +58,11 @@ def _named(function: Callable[..., Any], depth: int, seen: set[int]) -> Iterator
         return
     seen.add(id(plain))
     cells = [cell.cell_contents for cell in plain.__closure__ or () if _is_filled(cell)]
-    names = set(_names_in(plain.__code__))
+    variables, attributes = _names_in(plain.__code__)
     owner = getattr(function, "__self__", None)
-    values = [*(plain.__globals__[name] for name in names if name in plain.__globals__), *cells]
-    values += (
-        [value for name, value in vars(owner).items() if name in names] if hasattr(owner, "__dict__") else []
-    )
+    values = [*(plain.__globals__[name] for name in variables if name in plain.__globals__), *cells]
+    if hasattr(owner, "__dict__"):
+        values += [value for name, value in vars(owner).items() if name in attributes]
     for value in values:
         yield value
         if depth and isinstance(value, FunctionType) and value.__module__ == plain.__module__:
@@ -74,9 +76,21 @@ def _is_filled(cell: Any) -> bool:
         return False
 
 
-def _names_in(code: CodeType) -> Iterator[str]:
-    """The names in a function and in those within it."""
-    yield from code.co_names
+def _names_in(code: CodeType) -> tuple[set[str], set[str]]:
+    """The global variables, and the attributes, that a function and those within it name.
+
+    They are kept apart: `total.orders` does not name the topic in the global variable `orders`.
+    """
+    variables: set[str] = set()
+    attributes: set[str] = set()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in _LOADS_VARIABLE:
+            variables.add(instruction.argval)
+        elif instruction.opname in _LOADS_ATTRIBUTE:
+            attributes.add(instruction.argval)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _names_in(constant)
+            inner = _names_in(constant)
+            variables |= inner[0]
+            attributes |= inner[1]
+    return variables, attributes

@@ -8,8 +8,9 @@ from http import HTTPStatus
 
 import pytest
 
+from examples.orders.app import app as orders_app
 from pipeline.core.records import partition_of
-from pipeline.testing import Step
+from pipeline.testing import Step, TestDriver
 from tests.support.http.asked import Asked
 from tests.support.ops.dead_letters.orders import Orders
 from tests.support.runtime.several import BAD, Several
@@ -228,6 +229,16 @@ def test_the_topology_has_the_topics_that_a_handler_names() -> None:
     assert not any(edge["guess"] for edge in found["edges"])
     [group] = [node for node in found["nodes"] if node["kind"] == "group"]
     assert group["tables"] == ["totals"]
+
+
+def test_an_attribute_does_not_name_a_topic() -> None:
+    """`total.orders` is not the topic `orders`: a line of the graph, and a reset, would take it for an output."""
+    driver = TestDriver(orders_app)
+    driver.run()
+    found = Asked(driver, orders_app, "orders").get("/api/topology")
+    assert {target for source, target in edges(found) if source == "group:countries"} == {
+        "topic:country-totals"
+    }
 
 
 def test_by_name_the_topology_has_what_kafka_knows() -> None:

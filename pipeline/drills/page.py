@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
+from math import ceil, floor, log10
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,8 @@ from pipeline.drills.report import Report, TaskTimeline
 __all__ = ["page_of"]
 
 _CSS = Path(__file__).with_name("page.css")
-_TICKS = 5
+_TICKS = 5  # at most, after 0
+_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # between ticks, times a power of ten
 UNKNOWN = "-"
 _COLUMNS = (
     *(
@@ -94,7 +96,7 @@ def _cards(report: Report) -> str:
         _card(
             "Other tasks",
             f"{recovery.unaffected_pause_s:.2f} s",
-            f"longest pause; the limit is {recovery.unaffected_limit_s:g} s",
+            f"longest pause; the limit is {recovery.unaffected_limit_s:.2f} s",
             bad=paused,
         ),
         _card(
@@ -132,11 +134,11 @@ def _timeline(report: Report) -> str:
     """A bar for each touched task, in seconds after the fault."""
     if not report.timeline:
         return ""
-    end_s = max([1.0, *(value for each in report.timeline for value in _ends(each))])
+    step_s, count = _axis(max([1.0, *(value for each in report.timeline for value in _ends(each))]))
+    end_s = step_s * count
     rows = "".join(_bar(each, end_s) for each in report.timeline)
     ticks = "".join(
-        f'<span style="left:{100 * n / _TICKS:.1f}%">{end_s * n / _TICKS:.1f} s</span>'
-        for n in range(_TICKS + 1)
+        f'<span style="left:{100 * n / count:.1f}%">{step_s * n:g} s</span>' for n in range(count + 1)
     )
     legend = "".join(f'<span><i class="{name}"></i>{escape(text)}</span>' for name, text in _STAGES)
     sides = ('<div class="task"></div>', '<div class="owner"></div>')
@@ -145,6 +147,13 @@ def _timeline(report: Report) -> str:
         "Timeline, seconds after the fault",
         f'<div class="legend">{legend}</div><div class="chart">{rows}{scale}</div>',
     )
+
+
+def _axis(end_s: float) -> tuple[float, int]:
+    """The seconds between two ticks, and the number of ticks after 0 with which the axis reaches the end."""
+    power = 10.0 ** floor(log10(end_s / _TICKS))
+    step_s = next(step * power for step in _STEPS if step * power * _TICKS >= end_s)
+    return step_s, ceil(end_s / step_s)
 
 
 def _ends(each: TaskTimeline) -> list[float]:
@@ -193,7 +202,7 @@ def _fault(report: Report) -> str:
     return _section(
         "Fault",
         f'<p class="soft">Target: {escape(fault.target)}. Injected {_time(fault.injected_ms)}.</p>'
-        f"{_list(fault.actions)}<p></p><h2>Evidence</h2>{_list(facts)}",
+        f"{_list(fault.actions)}<h2>Evidence</h2>{_list(facts)}",
     )
 
 
@@ -241,8 +250,8 @@ def _stages(report: Report) -> str:
 def _expectations(report: Report) -> str:
     return _section(
         "Tolerance and abort conditions",
-        f"{_list(report.tolerance)}<p></p>{_list(f'abort if {each}' for each in report.abort_conditions)}"
-        f"<p></p><h2>Preconditions that were met</h2>{_list(report.preconditions)}",
+        f"{_list(report.tolerance)}{_list(f'abort if {each}' for each in report.abort_conditions)}"
+        f"<h2>Preconditions that were met</h2>{_list(report.preconditions)}",
     )
 
 
@@ -251,8 +260,8 @@ def _after(report: Report) -> str:
         "nothing had to be restored at the end"
     ]
     left = report.leftovers or ["nothing is left of the drill"]
-    notes = f"<p></p><h2>Notes</h2>{_list(report.notes)}" if report.notes else ""
-    return _section("Restored", f"{_list(restored)}<p></p><h2>Leftovers</h2>{_list(left)}{notes}")
+    notes = f"<h2>Notes</h2>{_list(report.notes)}" if report.notes else ""
+    return _section("Restored", f"{_list(restored)}<h2>Leftovers</h2>{_list(left)}{notes}")
 
 
 def _differences(report: Report) -> str:

@@ -55,11 +55,17 @@ class LogMarks:
 
 
 def touched_tasks(run: Run, until_ms: int, pause_s: float) -> list[TaskId]:
-    """The tasks that were acquired again since the fault, or whose commits paused for longer than `pause_s`."""
+    """The tasks that were acquired again since the fault, or whose commits paused for longer than `pause_s`.
+
+    After `until_ms`, the drill restores the workers, and then tasks move to balance the load. Only predicted tasks
+    count then: one may not have recovered before.
+    """
     found = []
     for task in run.observer.tasks:
-        entries = run.observer.entries(task, run.injected_ms)
-        moved = any(entry.kind is EntryKind.ACQUIRE for entry in entries)
+        moved = any(
+            entry.kind is EntryKind.ACQUIRE and (entry.wall_ms <= until_ms or task in run.predicted)
+            for entry in run.observer.entries(task, run.injected_ms)
+        )
         if moved or run.observer.pause_s(task, run.injected_ms, until_ms) > pause_s:
             found.append(task)
     return found
@@ -87,6 +93,10 @@ def timeline_of(run: Run, task: TaskId, lines: Sequence[Mapping[str, Any]]) -> T
     if live is not None:
         replayed_ms = int(live["at_ms"])
         fence_ms = replayed_ms - round(1000 * float(live.get("restore_s", 0.0)))
+        if (
+            acquired is not None
+        ):  # the line is logged after the commit of this entry, which follows the replay
+            replayed_ms = max(fence_ms, min(replayed_ms, acquired.wall_ms))
     before, now = run.scene.sample.of(task), run.observer.samples[-1].of(task)
     last_owner = now.worker if now is not None else ""
     detected_ms = _detected_ms(run, task, fence_ms or after_ms) if acquired is not None else None

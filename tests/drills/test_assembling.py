@@ -15,7 +15,7 @@ from pipeline.drills.intent import IntentFile
 from pipeline.drills.judge import SeenEntry
 from pipeline.drills.observation import Sample
 from pipeline.drills.report import Report
-from pipeline.drills.timeline import LogMarks, timeline_of
+from pipeline.drills.timeline import LogMarks, timeline_of, touched_tasks
 from pipeline.drills.worker_drills import KillWorker
 from pipeline.runtime.status import TaskPhase
 from tests.support.drills.scenes import APP, observer_of, scene_of, settings_of
@@ -72,12 +72,13 @@ def test_the_worker_that_took_over_is_named_and_not_the_last_owner(run: Run) -> 
         | {"restore_s": 0.5, "restored_from": source}
         for worker, at_ms, source in (
             ("a", FAULT_MS + 9_000, "nothing"),
-            ("b", FAULT_MS + 11_000, "a checkpoint"),
+            ("b", FAULT_MS + 11_100, "a checkpoint"),
         )
     ]
     found = timeline_of(run, TASK, lines)
     assert (found.before, found.after, found.last_owner) == ("a", "b", "a")
-    assert (found.fence_s, found.acquired_s, found.first_commit_s) == (10.5, 11.0, 11.4)
+    # The worker logs that the task is live after it has committed the acquire entry, which follows the replay.
+    assert (found.fence_s, found.replay_s, found.acquired_s, found.first_commit_s) == (10.6, 11.0, 11.0, 11.4)
     assert found.restored_from == "a checkpoint"
 
 
@@ -102,6 +103,18 @@ def test_a_task_that_kept_its_owner_has_recovered_when_seen_live(run: Run) -> No
     _observe(run, [], [(3, "a", TaskPhase.RESTORING, 0), (5, "a", TaskPhase.LIVE, 0)])
     found = timeline_of(run, TASK, [])
     assert (found.after, found.recovered_s, found.caught_up_s) == ("a", 5.0, 5.0)
+
+
+def test_a_task_that_moves_when_the_workers_are_restored_is_not_touched(run: Run) -> None:
+    """The worker that the drill starts again gets tasks, which the fault has not affected."""
+    _observe(
+        run, [(EntryKind.COMMIT, "b", 1.0), (EntryKind.ACQUIRE, "a", 11.0)], [(12, "a", TaskPhase.LIVE, 0)]
+    )
+    run.predicted = []
+    assert touched_tasks(run, FAULT_MS + 10_000, pause_s=60) == []
+    assert touched_tasks(run, FAULT_MS + 11_000, pause_s=60) == [TASK]
+    run.predicted = [TASK]
+    assert touched_tasks(run, FAULT_MS + 10_000, pause_s=60) == [TASK]
 
 
 def _report(run: Run) -> Report:

@@ -103,8 +103,26 @@ def test_the_page_shows_the_stages_of_a_task_as_bars() -> None:
     assert [name for name, _, _ in stages] == ["wait", "detect", "restore", "commit", "late"]
     ends = [float(left) + float(width) for _, left, width in stages]
     assert ends == sorted(ends)
-    assert ends[-1] == pytest.approx(100, abs=0.1)
+    assert ends[-1] == pytest.approx(100 * 12 / 12.5, abs=0.1)  # of an axis that ends at 12.5 s
     assert "a → b" in page
+
+
+@pytest.mark.parametrize(
+    ("end_s", "shown"),
+    [
+        (1.9, ["0 s", "0.5 s", "1 s", "1.5 s", "2 s"]),
+        (12.0, ["0 s", "2.5 s", "5 s", "7.5 s", "10 s", "12.5 s"]),
+        (500.0, ["0 s", "100 s", "200 s", "300 s", "400 s", "500 s"]),
+    ],
+)
+def test_the_axis_of_the_timeline_has_round_numbers(end_s: float, shown: list[str]) -> None:
+    """A label that is rounded is not where its number is."""
+    report = held_report()
+    slow = msgspec.structs.replace(report.timeline[0], caught_up_s=end_s, detect_s=0.1, fence_s=0.2)
+    slow = msgspec.structs.replace(slow, replay_s=0.3, acquired_s=0.3, first_commit_s=0.4)
+    page = page_of(msgspec.structs.replace(report, timeline=[slow]))
+    axis = page.partition('<div class="axis">')[2].partition("</div>")[0]
+    assert re.findall(r">([^<]+)</span>", axis) == shown
 
 
 def test_the_page_of_a_broken_run_names_the_effect() -> None:

@@ -29,6 +29,7 @@ def test_the_reports_of_an_app_are_listed_newest_first(tmp_path: Path) -> None:
     assert [each["id"] for each in served.listed(app)] == ["later", held.identity.id]
     first = served.listed(app)[0]
     assert (first["verdict"], first["measured_s"]) == (later.verdict, later.recovery.measured_s)
+    assert first["measures_recovery"]
     page = served.page(app, "later")
     assert page is not None
     assert later.hypothesis in page

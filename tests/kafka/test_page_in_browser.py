@@ -114,6 +114,16 @@ def test_the_page_of_a_live_app(bench: Workbench, page: Page, port: int) -> None
         f"{bench.prefix}-sums",
         f"{bench.prefix}.main.dead-letters: 1 open",
     }
+    # The group, with its table below its name.
+    assert (
+        page.value("document.querySelector('.node[data-kind=group] .table-row + text').textContent")
+        == "▤ totals"
+    )
+    # The worker has just started, so the timeline is short.
+    assert page.text("#timeline-lead") == "commits of the last 3 minutes, and events"
+    ticks = page.value("[...document.querySelectorAll('.axis .track span')].map((each) => each.textContent)")
+    assert ticks[-1] == "now"
+    assert 2 <= len(ticks[:-1]) <= 3
     hostile_task(page)
     shows_hostile_text_as_text(page)
     with_keyboard(page)

@@ -1,7 +1,7 @@
 // The reports of the last drills, each with a link to its page.
 
 import { h, rebuilt } from "./dom.js";
-import { plural, seconds, when } from "./format.js";
+import { number, plural, seconds, when } from "./format.js";
 
 const SIGNS = { held: "✓", deviated: "✕", aborted: "■", "not restored": "!" };
 
@@ -12,6 +12,14 @@ function bar(report) {
   place.children[0].style.width = `${(100 * (report.measured_s ?? 0)) / most}%`;
   place.children[1].style.left = `${(100 * report.predicted_s) / most}%`;
   return place;
+}
+
+/** What the drill has measured. One that affects no task has no recovery time. */
+function figures(report) {
+  const compared = report.states_compared ? `${number(report.states_equal)} of ${number(report.states_compared)} states are equal to a replay` : "";
+  if (!report.measures_recovery) return compared || "no task was affected";
+  const recovery = [h("b", {}, seconds(report.measured_s)), ` recovery; predicted ${seconds(report.predicted_s)}, objective ${seconds(report.objective_s)}; ${plural(report.tasks_touched, "task")} touched`];
+  return compared ? [...recovery, `; ${compared}`] : recovery;
 }
 
 export function showDrills(body, document, nowMs) {
@@ -25,8 +33,7 @@ export function showDrills(body, document, nowMs) {
           h("a", { href: report.link, target: "_blank", rel: "noopener" }, report.drill), h("time", { class: "soft" }, when(report.began_ms, nowMs))),
         h("p", { class: "soft small" }, report.hypothesis),
         report.deviations.length ? h("p", { class: "bad small" }, report.deviations[0]) : "",
-        h("div", { class: "report-figures" }, bar(report),
-          h("p", { class: "small" }, h("b", {}, seconds(report.measured_s)), ` recovery; predicted ${seconds(report.predicted_s)}, objective ${seconds(report.objective_s)}; ${plural(report.tasks_touched, "task")} touched`)))));
+        h("div", { class: "report-figures" }, report.measures_recovery ? bar(report) : "", h("p", { class: "small" }, figures(report))))));
   });
 }
 

@@ -71,7 +71,7 @@ async function showRest() {
     });
     await showPart("topology", "api/topology", (graph) => showTopology(at("topology-body"), at("topology-lead"), graph, state.status));
   }
-  await showPart("timeline", "api/timeline", (timeline) => showTimeline(at("timeline-body"), timeline, state.reports));
+  await showPart("timeline", "api/timeline", (timeline) => showTimeline(at("timeline-body"), at("timeline-lead"), timeline, state.reports));
 }
 
 /** Show one document. If the server cannot read it, the section says so, and the others are shown all the same. */

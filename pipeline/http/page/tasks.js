@@ -184,6 +184,7 @@ export class TaskGrid {
         if (group.retried) parts.push(`${plural(group.retried, "task")} retrying`);
         text(node.querySelector("p"), parts.join("  ·  "));
         node.lastChild.classList.toggle("dense", !roomy);
+        node.lastChild.style.setProperty("--count", group.task_count);
         const tasks = byGroup.get(group.group).sort((a, b) => a.task - b.task);
         keyed(node.lastChild, tasks, taskKey, () => cell(this.chosen), (button, task) => update(button, task, selected, roomy));
       },

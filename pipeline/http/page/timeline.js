@@ -1,4 +1,6 @@
 // The last minutes: commits by lane, with marks for events, and the events as a list.
+//
+// An app that has done nothing before the last 3, 5 or 10 minutes has a shorter timeline, instead of an empty left half.
 
 import { attr, h, keyed, rebuilt, s, text } from "./dom.js";
 import { minute, number, plural, rate, when } from "./format.js";
@@ -15,6 +17,9 @@ const KINDS = {
   retire: ["▪", "retired by"],
   drill: ["⚑", "drill"],
 };
+const SPANS = [3, 5, 10, 15]; // minutes
+const TICKS = 5; // at most
+const MINUTE_MS = 60_000;
 const hidden = new Set(JSON.parse(sessionStorage.getItem("pipeline-hidden") ?? "[]"));
 
 function bars(values, most) {
@@ -36,12 +41,32 @@ function drillEvents(reports, document) {
     }));
 }
 
+/** The document without the minutes before its first commit and event, and how many minutes are left. */
+function shortened(document, events) {
+  const count = document.lanes[0]?.commits.length ?? 90;
+  const perMinute = MINUTE_MS / document.bucket_ms;
+  const firsts = document.lanes.map((each) => each.commits.findIndex(Boolean)).filter((at) => at >= 0);
+  const first = Math.min(count, ...firsts, ...events.map((event) => Math.max(0, Math.floor((event.at_ms - document.from_ms) / document.bucket_ms))));
+  const minutes = SPANS.find((each) => each * perMinute >= count - first) ?? SPANS.at(-1);
+  const skipped = Math.max(0, count - minutes * perMinute);
+  const lanes = document.lanes.map((each) => ({ ...each, commits: each.commits.slice(skipped), records: each.records.slice(skipped) }));
+  return { ...document, lanes, minutes, from_ms: document.from_ms + skipped * document.bucket_ms };
+}
+
+/** The whole minutes at which the axis has labels; none at the ends, where a label would not fit. */
+function ticks(document, share) {
+  const step = MINUTE_MS * Math.ceil(document.minutes / TICKS);
+  const first = Math.ceil(document.from_ms / step) * step;
+  return Array.from({ length: TICKS }, (_, index) => first + index * step).filter((atMs) => share(atMs) > 0.03 && share(atMs) < 0.9);
+}
+
 function lane(document, events, most, toMs, share) {
   return (node, each) => {
     const name = each.task === null ? each.group : `${each.group}/${each.task}`;
     const seconds = document.bucket_ms / 1000;
     const [label, track, last] = node.children;
     text(label, name);
+    attr(label, "title", name);
     const full = each.commits.slice(0, -1);
     const recent = full.slice(-3).reduce((sum, count) => sum + count, 0) / 3 / seconds;
     text(last, `${rate(recent)} /s`);
@@ -57,15 +82,16 @@ function lane(document, events, most, toMs, share) {
     );
     const total = each.commits.reduce((sum, count) => sum + count, 0);
     const records = each.records.reduce((sum, count) => sum + count, 0);
-    attr(track, "title", `${name}: ${plural(total, "commit")} and ${plural(records, "record")} in 15 minutes`);
+    attr(track, "title", `${name}: ${plural(total, "commit")} and ${plural(records, "record")} in ${document.minutes} minutes`);
   };
 }
 
-export function showTimeline(body, document, reports) {
+export function showTimeline(body, lead, read, reports) {
+  const all = [...read.events, ...drillEvents(reports, read)].sort((a, b) => a.at_ms - b.at_ms);
+  const document = shortened(read, all);
+  text(lead, `commits of the last ${document.minutes} minutes, and events`);
   const toMs = document.from_ms + document.bucket_ms * (document.lanes[0]?.commits.length ?? 90);
   const share = (atMs) => Math.max(0, Math.min(1, (atMs - document.from_ms) / (toMs - document.from_ms)));
-  const drills = drillEvents(reports, document);
-  const all = [...document.events, ...drills].sort((a, b) => a.at_ms - b.at_ms);
   const shown = all.filter((event) => !hidden.has(event.kind));
   if (!body.querySelector(".lanes")) {
     body.replaceChildren(
@@ -88,9 +114,9 @@ export function showTimeline(body, document, reports) {
     },
   );
   rebuilt(body.querySelector(".axis .track"), [document.from_ms, toMs], () =>
-    [0, 1, 2, 3].map((part) => {
-      const tick = h("span", {}, part === 3 ? "now" : minute(document.from_ms + ((toMs - document.from_ms) * part) / 3));
-      tick.style.left = `${(100 * part) / 3}%`;
+    [...ticks(document, share).map((atMs) => [minute(atMs), share(atMs)]), ["now", 1]].map(([label, place]) => {
+      const tick = h("span", {}, label);
+      tick.style.left = `${100 * place}%`;
       return tick;
     }),
   );
@@ -100,7 +126,7 @@ export function showTimeline(body, document, reports) {
     (kind) => h("button", { type: "button", class: "chip", "data-kind": kind, onclick: () => {
       if (!hidden.delete(kind)) hidden.add(kind);
       sessionStorage.setItem("pipeline-hidden", JSON.stringify([...hidden]));
-      showTimeline(body, document, reports);
+      showTimeline(body, lead, read, reports);
     } }),
     (button, kind) => {
       attr(button, "aria-pressed", hidden.has(kind) ? "false" : "true");

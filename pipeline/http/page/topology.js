@@ -3,7 +3,7 @@
 import { attr, h, rebuilt, s } from "./dom.js";
 import { number, rate } from "./format.js";
 
-const WIDE = 178, LINE = 17, GAP = 18, BETWEEN = 46, MARGIN = 8;
+const WIDE = 204, LINE = 17, GAP = 18, BETWEEN = 30, MARGIN = 8;
 
 /** The layer of each node: one after the last of those that lead to it. A cycle is cut where it is met. */
 function layersOf(nodes, edges) {
@@ -45,11 +45,11 @@ function nodeOf(node, x, y, about) {
     "g", { class: "node", "data-kind": node.kind, transform: `translate(${x} ${y})` },
     s("title", {}, [node.name, node.text].filter(Boolean).join(": ")),
     s("rect", { width: WIDE, height: high, rx: node.kind === "group" ? 8 : node.kind === "sink" ? 4 : 21 }),
-    s("text", { x: 14, y: 18, class: "node-name" }, cut(node.name, 23)),
-    s("text", { x: 14, y: 33, class: "node-kind" }, cut([node.kind, node.kind === "group" ? text : node.text].filter(Boolean).join(", "), 29)),
-    node.tables.map((name, index) => [
+    s("text", { x: 14, y: 18, class: "node-name" }, cut(node.name, 25)),
+    s("text", { x: 14, y: 33, class: "node-kind" }, cut([node.kind, node.kind === "group" ? text : node.text].filter(Boolean).join(", "), 31)),
+    node.tables.flatMap((name, index) => [
       s("rect", { x: 10, y: 42 + LINE * index, width: WIDE - 20, height: LINE - 2, rx: 3, class: "table-row" }),
-      s("text", { x: 17, y: 54 + LINE * index, class: "node-kind" }, `▤ ${cut(name, 23)}`),
+      s("text", { x: 17, y: 54 + LINE * index, class: "node-kind" }, `▤ ${cut(name, 25)}`),
     ]),
   );
 }

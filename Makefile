@@ -18,7 +18,7 @@ NO_RESTARTS := --max-worker-restart=0
 ON_OLD_KAFKA := tests/contracts tests/kafka/test_worker_kills.py::test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact \
 	tests/kafka/test_load_kills.py::test_kills_at_each_point_of_one_load_lose_and_double_no_row
 
-.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-false-alarms test-security test-acls test-monitoring test-browser test-helm test-peers test-streams test-faust test-containers test-old-kafka lint docs bench bench-faust bench-peers bench-scale soak release-check environments lock clean
+.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-false-alarms test-security test-acls test-monitoring test-browser test-helm test-peers test-streams test-faust test-containers test-old-kafka lint docs screenshots bench bench-faust bench-peers bench-scale soak release-check environments lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -88,6 +88,9 @@ docs: $(INSTALLED)  ## the documentation site, in build/docs/site; a broken link
 	$(BIN)/python -m tools.site prepare build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file build/docs/mkdocs.yml
 	$(BIN)/python -m tools.site check build/docs
+
+screenshots: $(INSTALLED)  ## the pictures in docs/assets, taken of a live app with headless Chromium, installed by apt: root on Debian
+	$(BIN)/python -m tools.screenshots $(SCREENSHOTS)
 
 bench: $(INSTALLED)  ## throughput beside the raw client; how soon a killed worker commits again
 	$(BIN)/python -m benchmarks $(BENCH)

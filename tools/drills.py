@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,10 +28,10 @@ from pipeline import PipelineError
 from pipeline.demo.processes import DemoError, Ended, Processes, ended_by_signals
 from pipeline.drills.network_faults import ProxyPlace
 from pipeline.drills.report import Report
-from pipeline.drills.workers import holder_of
 from pipeline.ports import Deadline, SystemClock
 from pipeline.testing import LocalKafka
 from tools.changed_flights import CARRIER
+from tools.commands import PIPELINE, exit_code_of, kill_workers
 from tools.drill_index import KEEP_REPORTS, write_index
 
 NAMES = ("a", "b", "c")
@@ -43,7 +42,7 @@ READY_S = 120.0
 CHECKPOINTS = 20  # of group main; 16 carriers leave some of its 12 tasks without input
 SUITE_S = 720.0
 MUST_FAIL_S = 360.0
-END_S = 60.0
+SLOW = "run it on a quiet machine, or with fewer drills: make drills DRILLS='--suite FILE'"
 MUST_FAIL = Path("tests/drills/test_broken_builds.py")
 SUITE = Path(__file__).with_name("drills.toml")
 SETTINGS = """[kafka]
@@ -135,7 +134,7 @@ def _run(console: Console, workspace: Path, reports: Path, suite: Path) -> int:
             try:
                 return max(_changed(console, workspace, reports), _suite(workspace, suite))
             finally:
-                _end_restarted(workspace)
+                kill_workers(workspace, "flights")
     finally:
         kafka.stop()
 
@@ -164,7 +163,7 @@ def _must_fail(reports: Path) -> int:
     shutil.rmtree(reports, ignore_errors=True)
     environment = {**os.environ, KEEP_REPORTS: str(reports)}
     command = [sys.executable, "-m", "pytest", str(MUST_FAIL), "-m", "kills", "-q", "-n", "0"]
-    return _bounded(command, MUST_FAIL_S, environment, Path.cwd())
+    return exit_code_of(command, MUST_FAIL_S, environment, Path.cwd(), SLOW)
 
 
 def _changed(console: Console, workspace: Path, reports: Path) -> int:
@@ -181,7 +180,7 @@ def _changed(console: Console, workspace: Path, reports: Path) -> int:
 @contextmanager
 def _proxy(workspace: Path, reports: Path) -> Iterator[None]:
     """A proxy for network drills, in the directory of the drills."""
-    command = [sys.executable, "-m", "pipeline", "drill", "proxy", "--port", str(PROXY_PORT)]
+    command = [*PIPELINE, "drill", "proxy", "--port", str(PROXY_PORT)]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     with subprocess.Popen(command, cwd=workspace, env=environment, stdin=subprocess.DEVNULL) as child:  # noqa: S603
         try:
@@ -196,35 +195,7 @@ def _proxy(workspace: Path, reports: Path) -> Iterator[None]:
 
 def _pipeline(workspace: Path, *arguments: str) -> int:
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    command = [sys.executable, "-m", "pipeline", *arguments]
-    return _bounded(command, SUITE_S, environment, workspace)
-
-
-def _bounded(command: list[str], limit_s: float, environment: dict[str, str], directory: Path) -> int:
-    """The exit code of a command. Raises DemoError if it takes longer than `limit_s`.
-
-    SIGINT lets it restore and end what it has started.
-    """
-    with subprocess.Popen(command, cwd=directory, env=environment) as process:  # noqa: S603
-        try:
-            return process.wait(limit_s)
-        except subprocess.TimeoutExpired as error:
-            process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(END_S)
-            process.kill()
-            raise DemoError(
-                f"{' '.join(command[1:5])} took over {limit_s:.0f} s",
-                hint="run it on a quiet machine, or with fewer drills: make drills DRILLS='--suite FILE'",
-            ) from error
-
-
-def _end_restarted(workspace: Path) -> None:
-    """End the workers that drills have started. They hold the lock of a state directory below the workspace."""
-    for place in (workspace / "disks").glob("*/flights"):
-        process = holder_of(place)
-        if process is not None:
-            process.send(signal.SIGKILL)
+    return exit_code_of([*PIPELINE, *arguments], SUITE_S, environment, workspace, SLOW)
 
 
 def _archive() -> Path:

@@ -73,14 +73,14 @@ countries = app.group("countries")
 by_country = countries.table("by-country", key=str, value=Total)
 
 
-@app.handler(orders)
+@app.handler(orders, on_error="dead_letter")
 def ordered(event: Event[str, Order], ctx: Context) -> None:
     """Join an order with what has been paid for it already."""
     account = ctx.table(accounts).get(event.key, Account())
     settle(event.key, Account(event.value, account.paid), ctx)
 
 
-@app.handler(payments)
+@app.handler(payments, on_error="dead_letter")
 def paid(event: Event[str, Payment], ctx: Context) -> None:
     """Join a payment with its order, if that is known."""
     account = ctx.table(accounts).get(event.key, Account())

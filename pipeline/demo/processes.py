@@ -136,9 +136,13 @@ class Processes:
         workspace: the directory of logs, state directories and checkpoints.
         app: the app of the workers, as MODULE:APP.
         directory: the working directory of the processes.
+        checkpoint_s: the seconds between two checkpoints of a task. So few that it has one before its worker loses its
+            disk.
     """
 
-    def __init__(self, servers: str, workspace: Path, app: str, directory: Path) -> None:
+    def __init__(
+        self, servers: str, workspace: Path, app: str, directory: Path, checkpoint_s: int = 10
+    ) -> None:
         self._servers = servers
         self._workspace = workspace
         self.app = app
@@ -146,11 +150,10 @@ class Processes:
         checkpoints = workspace / "checkpoints"
         checkpoints.mkdir()
         self.store = checkpoints.as_uri()
-        # So short an interval that a task has a checkpoint before its worker loses its disk.
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
             "PIPELINE_CHECKPOINT_STORE": self.store,
-            "PIPELINE_CHECKPOINT_INTERVAL_S": "10",
+            "PIPELINE_CHECKPOINT_INTERVAL_S": str(checkpoint_s),
         }
         self._children: list[subprocess.Popen[bytes]] = []
         self._disks: Counter[str] = Counter()

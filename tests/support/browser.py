@@ -1,6 +1,6 @@
 """Drives headless Chromium through the DevTools protocol over two pipes, without any library.
 
-apt installs Chromium if it is missing. Without it, tests are skipped; on CI they fail.
+For tests, apt installs Chromium if it is missing (`open_browser`). Without it, they are skipped; on CI they fail.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.support.debian import UnavailableError, give_up, install_packages
 
-__all__ = ["Page", "open_browser"]
+__all__ = ["Page", "open_browser", "started_browser"]
 
 DEADLINE_S = 60.0
 _POLL_S = 0.1
@@ -129,14 +129,16 @@ class Page:
         """How many pixels the page is wider than its window."""
         return int(self.value("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
-    def screenshot(self, path: Path, *, whole: bool = True) -> None:
-        """Write a picture of the page, `whole` or as much as the window shows."""
+    def screenshot(self, path: Path, *, until: str = "", margin: int = 16) -> None:
+        """Write a picture of the whole page, or of its part until `margin` pixels below an element."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
-        chosen = {"clip": clip, "captureBeyondViewport": True} if whole else {}
-        path.write_bytes(
-            base64.b64decode(self.call("Page.captureScreenshot", format="png", **chosen)["data"])
-        )
+        high = size["height"]
+        if until:
+            bottom = f"document.querySelector({json.dumps(until)}).getBoundingClientRect().bottom + scrollY"
+            high = min(high, round(self.value(bottom)) + margin)
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": high, "scale": 1}
+        taken = self.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(taken["data"]))
 
     def _next(self, deadline: float, what: str) -> dict[str, Any]:
         while not self._messages:
@@ -166,11 +168,18 @@ class Page:
 
 @contextmanager
 def open_browser(directory: Path) -> Iterator[Page]:
-    """A new browser with one tab, and its profile in a directory."""
+    """A new browser with one tab for a test, and its profile in a directory."""
     try:
         install_packages(["chromium"])
     except UnavailableError as error:
         give_up(error)
+    with started_browser(directory) as page:
+        yield page
+
+
+@contextmanager
+def started_browser(directory: Path) -> Iterator[Page]:
+    """Like `open_browser`, with Chromium installed."""
     ours_in, theirs_out = os.pipe()
     theirs_in, ours_out = os.pipe()
 

@@ -27,6 +27,10 @@ class Slow:
         assert self.may_end.wait(30)
         return self.calls
 
+    def has_begun(self, times: int) -> bool:
+        """Wait until this many more calls have begun: a request may give up before its thread has run."""
+        return all(self.begun.acquire(timeout=30) for _ in range(times))
+
 
 @pytest.fixture
 def slow() -> Iterator[Slow]:
@@ -57,6 +61,7 @@ def test_a_request_waits_only_so_long(slow: Slow) -> None:
     for _ in range(3):
         with pytest.raises(UnreachableError, match="the status is still being read"):
             background.value()
+    assert slow.has_begun(2)
     assert slow.calls == 2
 
 
@@ -87,6 +92,7 @@ def test_an_earlier_result_is_the_answer_while_it_is_usable(slow: Slow) -> None:
     background._wait_s = 0.01
     clock.advance(90)
     assert background.value() == 1
+    assert slow.has_begun(2)
     assert slow.calls == 2
     clock.advance(2)
     with pytest.raises(UnreachableError):

@@ -164,6 +164,7 @@ class Run:
                 with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5):
                     return True
             except urllib.error.HTTPError as error:
+                error.close()  # it holds the connection
                 return error.code != HTTPStatus.SERVICE_UNAVAILABLE
             except OSError:
                 return False

@@ -7,11 +7,9 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import pytest
 
 from pipeline import KafkaSettings, Settings, WorkerSettings, faust_running
 from tests.conftest import KafkaUnderTest
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -44,8 +43,7 @@ class Workers:
 
     def start(self, name: str) -> int:
         """Start a worker. Returns its port."""
-        with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            port = int(free.getsockname()[1])
+        port = free_port()
         command = ["worker", APP, "--worker-id", name, "--state-dir", str(self._directory / name)]
         log = (self._directory / f"{name}.log").open("w")
         self.processes[port] = subprocess.Popen(

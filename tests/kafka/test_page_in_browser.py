@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from tests.conftest import KafkaUnderTest
 from tests.support.browser import Page, open_browser
 from tests.support.kafka.harness import DEADLINE_S, Workbench
 from tests.support.kafka.producing import ordered_producer
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -49,8 +48,7 @@ def page(tmp_path: Path) -> Iterator[Page]:
 
 @pytest.fixture
 def port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        return int(free.getsockname()[1])
+    return free_port()
 
 
 def send_hostile(bench: Workbench) -> None:

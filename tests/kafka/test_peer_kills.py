@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from tests.conftest import KafkaUnderTest
 from tests.support.kafka.fleet_harness import FleetBench, Process
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.kills]
@@ -112,7 +112,7 @@ def test_a_worker_that_restarts_on_the_same_port_is_another_process(
 ) -> None:
     """Its greeting names it, so nothing has to be refused first."""
     other = fleet.start("other")
-    monkeypatch.setenv("PIPELINE_PEER_PORT", str(_free_port()))
+    monkeypatch.setenv("PIPELINE_PEER_PORT", str(free_port()))
     first = fleet.start("first")
     fleet.bench.send(600)
     fleet.wait_for_rest()
@@ -126,8 +126,3 @@ def test_a_worker_that_restarts_on_the_same_port_is_another_process(
     assert not first.events("peers_not_listening")
     assert set(died(other)) == {"first"}
     fleet.finish()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import signal
-import socket
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -16,6 +14,7 @@ from pipeline import App, KafkaSettings, Producer, QueryError, Reader, Settings
 from pipeline.config import HttpSettings
 from tests.conftest import KafkaUnderTest
 from tests.support.kafka.fleet_harness import FleetBench, Process
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.kafka
 
@@ -56,8 +55,7 @@ def fleet(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[F
 
 def start(fleet: FleetBench, worker: str) -> Process:
     """Start a worker with an HTTP port."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        fleet.bench.environment["PIPELINE_HTTP_PORT"] = str(free.getsockname()[1])
+    fleet.bench.environment["PIPELINE_HTTP_PORT"] = str(free_port())
     return fleet.start(worker)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +24,7 @@ from pipeline.config import HttpSettings, WorkerSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
 from tests.conftest import KafkaUnderTest
+from tests.support.ports import closed_port, free_port
 
 pytestmark = pytest.mark.kafka
 
@@ -60,11 +60,6 @@ def shop(kafka: KafkaUnderTest, unique_name: str) -> Shop:
 def settings(servers: str, directory: Path, port: int = 0) -> Settings:
     worker = WorkerSettings(state_dir=directory / "state", worker_id="w", topics_dir="")
     return Settings(KafkaSettings(servers, startup_wait_s=DEADLINE_S), worker, http=HttpSettings(port=port))
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        return int(free.getsockname()[1])
 
 
 def test_a_program_sends_processes_and_reads_in_one_process(
@@ -111,17 +106,17 @@ def test_an_error_of_the_worker_is_told_in_the_block_and_raised_at_its_end(
 
 def test_a_worker_that_cannot_start_raises_where_the_block_begins(shop: Shop, tmp_path: Path) -> None:
     """The block must not run without a worker."""
-    nowhere = Settings(
-        KafkaSettings(f"127.0.0.1:{free_port()}", startup_wait_s=0.5),
-        WorkerSettings(state_dir=tmp_path / "state", worker_id="w", topics_dir=""),
-    )
 
-    async def serve() -> None:
+    async def serve(port: int) -> None:
+        nowhere = Settings(
+            KafkaSettings(f"127.0.0.1:{port}", startup_wait_s=0.5),
+            WorkerSettings(state_dir=tmp_path / "state", worker_id="w", topics_dir=""),
+        )
         async with shop.app.running(nowhere):
             raise AssertionError("the block has begun")
 
-    with pytest.raises(UnreachableError):
-        asyncio.run(serve())
+    with closed_port() as port, pytest.raises(UnreachableError):
+        asyncio.run(serve(port))
 
 
 def test_the_end_of_the_block_stops_the_worker_when_the_program_fails(

@@ -5,8 +5,6 @@ Every test checks the text that an operator gets, fixes the cause, and compares 
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
@@ -15,6 +13,7 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
 from tests.support.kafka.harness import DEADLINE_S, PARTITIONS
 from tests.support.kafka.troubled_harness import TroubledBench
+from tests.support.ports import closed_port
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -26,13 +25,12 @@ def test_a_start_without_kafka_says_where_it_looked_and_the_next_one_has_lost_no
     """A wrong address in one deployment must have no effect on the next one."""
     troubled.send(50)
     troubled.finish()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        wrong = f"127.0.0.1:{free.getsockname()[1]}"
     troubled.environment |= {"PIPELINE_KAFKA_STARTUP_WAIT_S": "0"}
-    done = troubled.command(
-        "worker", "tests.support.kafka.sums:app", "--kafka", wrong, "--state-dir", str(troubled.state_dir)
-    )
+    with closed_port() as port:
+        wrong = f"127.0.0.1:{port}"
+        done = troubled.command(
+            "worker", "tests.support.kafka.sums:app", "--kafka", wrong, "--state-dir", str(troubled.state_dir)
+        )
     assert done.returncode == 3
     assert f"no Kafka at {wrong} (connection refused)" in done.stderr
     assert "name another with --kafka or PIPELINE_KAFKA" in done.stderr

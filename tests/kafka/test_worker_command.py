@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
 from pipeline.config import KafkaSettings
@@ -11,6 +9,7 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
 from tests.support.kafka.harness import DEADLINE_S, PARTITIONS, Workbench
 from tests.support.kafka.producing import ordered_producer
+from tests.support.ports import closed_port
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -45,11 +44,9 @@ def test_an_unknown_topic_is_named_with_the_command_that_creates_it(bench: Workb
 
 def test_a_kafka_that_is_away_at_start_is_exit_code_3(bench: Workbench) -> None:
     """Scripts distinguish a wrong configuration from an unreachable Kafka by the exit code."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     bench.environment["PIPELINE_KAFKA_STARTUP_WAIT_S"] = "0"
-    done = bench.command("worker", "tests.support.kafka.sums:app", "--kafka", f"127.0.0.1:{port}")
+    with closed_port() as port:
+        done = bench.command("worker", "tests.support.kafka.sums:app", "--kafka", f"127.0.0.1:{port}")
     assert done.returncode == 3
     assert f"127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from tests.support.afterwards import (
     committed_records_are_verified,
     memory_records_are_verified,
 )
+from tests.support.ports import closed_port
 
 __all__ = ["committed_records", "committed_records_are_verified", "memory_records_are_verified"]
 
@@ -144,8 +144,7 @@ def wait_until() -> Callable[[Callable[[], bool], str], None]:
 
 
 @pytest.fixture
-def unused_port() -> int:
+def unused_port() -> Iterator[int]:
     """A port that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    with closed_port() as port:
+        yield port

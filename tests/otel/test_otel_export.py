@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import subprocess
 import sys
 import threading
@@ -22,14 +21,9 @@ from pipeline.ports import NoTracer
 from pipeline.processes.observers import UNOBSERVED, observed
 from tests.support.otel.exporting import Exporting
 from tests.support.otel.receiver import Receiver
+from tests.support.ports import closed_port
 from tests.support.runtime.sums import Sums
 from tests.support.waiting import wait_until
-
-
-def _dead_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -42,13 +36,14 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_dead_collector_is_logged_once(fast: None, capfd: pytest.CaptureFixture[str]) -> None:
     """A warning for each request would bury the worker's own log."""
-    exporting = Exporting(_dead_port())
-    health = exporting.telemetry._health
-    for number in range(3):
-        exporting.send(number)
-        exporting.run()
-        wait_until(lambda at=number: health._lost > at, lambda: f"{health._lost} requests")  # type: ignore[misc]
-    exporting.close()
+    with closed_port() as port:
+        exporting = Exporting(f"http://127.0.0.1:{port}")
+        health = exporting.telemetry._health
+        for number in range(3):
+            exporting.send(number)
+            exporting.run()
+            wait_until(lambda at=number: health._lost > at, lambda: f"{health._lost} requests")  # type: ignore[misc]
+        exporting.close()
     exporting.sums.checker.check()
     assert len(exporting.driver.outputs(exporting.sums.sums)) == 3
     assert exporting.events == ["telemetry_unavailable"]

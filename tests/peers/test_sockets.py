@@ -6,7 +6,6 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from pipeline.peers.listener import MAX_CONNECTIONS
 from pipeline.ports.peers import PeerTarget
 from tests.support.peers import Watching, end_connections, listening, listening_process, peers
+from tests.support.ports import closed_port
 from tests.support.waiting import wait_until
 
 ONE, TWO = "1700000000001-0a", "1700000000002-0b"
@@ -75,9 +75,7 @@ def test_another_process_on_the_port_is_a_death(watching: Watching) -> None:
 
 def test_a_port_that_was_never_met_is_not_judged(watching: Watching) -> None:
     """An address behind NAT is refused, or belongs to another process, while its process is well."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
-    with listening(TWO) as (_, other):
+    with closed_port() as port, listening(TWO) as (_, other):
         wrong = [PeerTarget("a", ONE, "127.0.0.1", port), PeerTarget("b", ONE, *other[2:4])]
         watching.watch(*wrong, other, met=1)
         assert watching.deaths == []

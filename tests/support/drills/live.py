@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from pipeline.drills.workers import holder_of
 from tests.support.kafka.fleet_harness import FleetBench
 from tests.support.kafka.harness import Workbench
 from tests.support.pages import ROOT
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 from tools.drill_index import KEEP_REPORTS
 
@@ -102,8 +102,7 @@ class LiveApp:
         self._sender.start()
 
     def _start_proxy(self) -> subprocess.Popen[str]:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._proxy_port = int(free.getsockname()[1])
+        self._proxy_port = free_port()
         return self.start("proxy", "--port", str(self._proxy_port))
 
     def _proxy_servers(self) -> str:

@@ -8,23 +8,41 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from pipeline.config import KafkaSettings
+from pipeline.kafka.cluster import KafkaCluster
 from tests.conftest import KafkaUnderTest
+from tests.support.faust.cases import rows_of_changelog
+from tests.support.faust.harness import FAUST_STOP_S
+from tests.support.faust.kafka import Reader
 from tests.support.kafka.producing import ordered_producer
 from tests.support.pages import ROOT
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(500)]
 
 PARTITIONS = 4
+# On a busy machine, Faust pauses for seconds whenever a hundred changes of tables wait to be sent.
+FAUST_S = 120.0
 APP = "tests.support.faust.shop:app"
+
+
+@dataclass
+class Tables:
+    """Rows by key."""
+
+    totals: dict[str, int]
+    seen: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    last: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
 class Shop:
@@ -88,6 +106,49 @@ class Shop:
         process.terminate()
         process.wait(60)
 
+    def stop_faust(self, process: subprocess.Popen[bytes]) -> None:
+        """Stop a worker of Faust that has nothing left to do.
+
+        By itself it would not wait long for changelogs and offsets, and its shutdown sometimes hangs.
+        """
+        wait_until(self._has_settled, self.log.read_text, FAUST_S)
+        process.terminate()
+        try:
+            process.wait(FAUST_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        with closing(KafkaCluster(KafkaSettings(self.servers))) as cluster:
+            wait_until(lambda: not cluster.member_ids(self.name), self.log.read_text, FAUST_S)
+
+    def _has_settled(self) -> bool:
+        """Whether all inputs are committed in Faust's group, and its tables are in its changelogs."""
+        with closing(KafkaCluster(KafkaSettings(self.servers))) as cluster:
+            done = cluster.committed(self.name)
+        orders = [at for place, at in done.items() if place.topic == f"{self.name}-orders"]
+        if sum(orders) < len(self.sent):
+            return False
+        logs = {f"{self.name}-{table}-changelog": PARTITIONS for table in ("totals", "seen", "last")}
+        with closing(Reader(self.servers, logs)) as reader:
+            totals, seen, last = map(reader.read().__getitem__, logs)
+        wanted = self.tables()
+        return (
+            rows_of_changelog(totals, sets=False) == wanted.totals
+            and rows_of_changelog(seen, sets=True) == {key: sorted(each) for key, each in wanted.seen.items()}
+            and rows_of_changelog(last, sets=False) == wanted.last
+        )
+
+    def tables(self) -> Tables:
+        """The rows of the three tables after all inputs."""
+        found = Tables({key: sums[-1] for key, sums in self.expected().items()})
+        for customer, cents in self.sent:
+            found.seen[customer].add(cents)
+            if cents % 10:
+                found.last[customer] = {"customer": customer, "cents": cents}
+            else:
+                found.last.pop(customer, None)
+        return found
+
     def close(self) -> None:
         for process in self._processes:
             if process.poll() is None:
@@ -112,15 +173,18 @@ class Shop:
         ended: set[int | None] = set()
         while len(ended) < PARTITIONS:
             for message in consumer.consume(500, 1.0):
-                if message.error() is not None:
+                error = message.error()
+                if error is not None and error.code() == KafkaError._PARTITION_EOF:
                     ended.add(message.partition())
+                elif error is not None:
+                    assert error.retriable(), error
                 else:
                     found[(message.key() or b"").decode()].append(int(message.value() or b""))
         consumer.close()
         return dict(found)
 
-    def wait_for_outputs(self, count: int) -> None:
-        wait_until(lambda: sum(map(len, self.outputs().values())) >= count, self.log.read_text)
+    def wait_for_outputs(self, count: int, within_s: float = 60.0) -> None:
+        wait_until(lambda: sum(map(len, self.outputs().values())) >= count, self.log.read_text, within_s)
 
     def expected(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
@@ -166,26 +230,19 @@ def _ran_on_faust(shop: Shop, count: int = 300) -> None:
     """A worker of Faust processes records, and is stopped."""
     shop.send(count)
     worker = shop.faust()
-    shop.wait_for_outputs(count)
+    shop.wait_for_outputs(count, FAUST_S)
     refused = shop.command("faust", "migrate", APP, "--yes")
     assert refused.returncode == 1
     assert "has 1 member" in refused.stderr
-    shop.stop(worker)
+    shop.stop_faust(worker)
 
 
 def _check(shop: Shop) -> None:
+    wanted = shop.tables()
     assert shop.outputs() == shop.expected()
-    assert shop.table("totals") == {customer: sums[-1] for customer, sums in shop.expected().items()}
-    seen: dict[str, set[int]] = defaultdict(set)
-    last: dict[str, dict[str, object]] = {}
-    for customer, cents in shop.sent:
-        seen[customer].add(cents)
-        if cents % 10:
-            last[customer] = {"customer": customer, "cents": cents}
-        else:
-            last.pop(customer, None)
-    assert {key: _elements(value) for key, value in shop.table("seen").items()} == seen
-    assert {key: _fields(value) for key, value in shop.table("last").items()} == last
+    assert shop.table("totals") == wanted.totals
+    assert {key: _elements(value) for key, value in shop.table("seen").items()} == wanted.seen
+    assert {key: _fields(value) for key, value in shop.table("last").items()} == wanted.last
 
 
 def _elements(value: object) -> set[object]:

@@ -61,7 +61,7 @@ class Case:
         get: Paths, and what a page must answer with JSON at the end.
         post: Paths, and the JSON that is posted to a page at the beginning.
         command: A command of the application that is run once, with its arguments.
-        sends: Whether the application sends its own inputs. It is run once more, with FAUST_QUIET, to process them all.
+        sends: Whether the application sends its own inputs, until it is told to be quiet.
         least: Whether the application has sent enough.
         deadline_s: The longest time until the results are complete.
     """

@@ -1,17 +1,20 @@
 """Senders outside of agents: a timer, a timer of the leader alone, a crontab, a task and a command. An agent counts.
 
-With FAUST_QUIET, they send nothing, so that all that was sent before can be counted.
+While the file $FAUST_QUIET exists, they send nothing, so that all that was sent before can be counted.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import faust
 from faust.cli import option
 
 from tests.support.faust.naming import name
+
+QUIET = Path(os.environ.get("FAUST_QUIET", "/nonexistent"))
 
 app = faust.App(name("schedule"), topic_partitions=2)
 
@@ -26,8 +29,12 @@ seen = app.topic(name("seen"), key_type=str, value_type=Tick)
 totals = app.Table("tick-totals", key_type=str, value_type=int, default=int, partitions=2)
 
 
+def is_quiet() -> bool:
+    return QUIET.exists()
+
+
 async def tick(sender: str, number: int = 0) -> None:
-    if "FAUST_QUIET" not in os.environ:
+    if not is_quiet():
         await ticks.send(key=sender, value=Tick(sender, number))
 
 

@@ -15,6 +15,7 @@ from pipeline.config import HttpSettings
 from tests.conftest import KafkaUnderTest
 from tests.support.kafka.fleet_harness import FleetBench, Process
 from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -72,6 +73,12 @@ def expected(fleet: FleetBench) -> dict[str, Sum]:
     return {key: Sum(counts[key], sums[key]) for key in counts}
 
 
+def wait_for_rows(fleet: FleetBench, reader: Reader, shop: Shop) -> None:
+    """Wait until the rows contain all inputs: a worker applies a commit after its outputs can be read."""
+    rows = expected(fleet)
+    wait_until(lambda: {key: reader.get(shop.totals, key).value for key in rows} == rows, fleet.story)
+
+
 def test_rows_of_all_workers_are_read_and_the_own_write_is_in_the_next_answer(fleet: FleetBench) -> None:
     """A web service sends an event, and shows the total with it."""
     first, second = start(fleet, "a"), start(fleet, "b")
@@ -82,8 +89,7 @@ def test_rows_of_all_workers_are_read_and_the_own_write_is_in_the_next_answer(fl
     fleet.bench.wait_for_outputs(first.child)
     shop = Shop(fleet.bench.prefix)
     with Reader(shop.app, settings(fleet)) as reader, Producer(settings(fleet)) as producer:
-        for key, row in expected(fleet).items():
-            assert reader.get(shop.totals, key).value == row
+        wait_for_rows(fleet, reader, shop)
         assert reader.get(shop.totals, "unknown").value is None
         for number in range(50):
             key = f"new-{number % 5}"
@@ -107,7 +113,7 @@ def test_a_killed_worker_costs_the_time_of_the_take_over_and_no_wrong_answer(fle
     shop = Shop(fleet.bench.prefix)
     with Reader(shop.app, settings(fleet)) as reader:
         rows = expected(fleet)
-        assert {key: reader.get(shop.totals, key).value for key in rows} == rows
+        wait_for_rows(fleet, reader, shop)
         killed.child.send_signal(signal.SIGKILL)
         killed.child.wait()
         assert {key: reader.get(shop.totals, key, timeout_s=30.0).value for key in rows} == rows

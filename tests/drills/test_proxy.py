@@ -80,7 +80,7 @@ def test_a_fault_ends_at_its_deadline_by_itself(proxy: NetworkProxy, tmp_path: P
     serving.start()
     try:
         wait_until(lambda: place.note() is not None, lambda: "the note")
-        place.begin(_fault("cut", seconds=1.0))
+        place.begin(_fault("cut", seconds=5.0))  # long enough to be seen
         wait_until(lambda: (found := place.note()) is not None and found.fault == "cut", lambda: "the fault")
         wait_until(lambda: (found := place.note()) is not None and not found.fault, lambda: "its end")
         assert place.fault_file.exists()

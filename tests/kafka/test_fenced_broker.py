@@ -12,6 +12,7 @@ import pytest
 from pipeline.broker import LocalKafka
 from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
+from pipeline.errors import PipelineError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ports import TopicSpec
@@ -49,11 +50,20 @@ def _fence(kafka: LocalKafka) -> None:
     raise AssertionError(log.read_text())
 
 
+def _created(cluster: KafkaCluster, topic: str) -> bool:
+    """Create the topic. A busy machine can delay heartbeats by more than the session, and there is no broker for it."""
+    try:
+        cluster.create([TopicSpec(topic, 1)])
+    except PipelineError:
+        return False
+    return True
+
+
 def test_offsets_are_found_after_a_broker_was_fenced(short_session: LocalKafka) -> None:
     """The client kept the old leader epoch for 5 minutes, so `pipeline status` and workers saw no journal."""
     settings, place = KafkaSettings(short_session.bootstrap_servers), TopicPartition("journal", 0)
     with closing(KafkaCluster(settings)) as cluster, closing(KafkaJournalReader(settings)) as reader:
-        cluster.create([TopicSpec(place.topic, 1)])
+        wait_until(lambda: _created(cluster, place.topic), lambda: "the topic cannot be created")
         assert reader.bounds(place).end == 0
         for _ in range(2):
             _fence(short_session)

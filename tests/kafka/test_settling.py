@@ -53,10 +53,13 @@ def test_ends_that_a_broker_does_not_tell_in_time_are_an_error_and_no_empty_jour
     """The client then returns an offset without an error, and the journal would look empty, like that of a new app."""
     with closing(KafkaCluster(KafkaSettings(kafka.bootstrap_servers))) as cluster:
         cluster.create([TopicSpec(unique_name, 1)])
-    monkeypatch.setattr(journal, "_REQUEST_TIMEOUT_S", NO_ANSWER_S)
-    late = proxy.hold(Api.LIST_OFFSETS)
     partition = TopicPartition(unique_name, 0)
     with closing(journal.KafkaJournalReader(KafkaSettings(proxy.servers))) as reader:
+        assert (
+            reader.bounds(partition).end == 0
+        )  # the client is connected, which may take longer than the time-out
+        monkeypatch.setattr(journal, "_REQUEST_TIMEOUT_S", NO_ANSWER_S)
+        late = proxy.hold(Api.LIST_OFFSETS)
         with pytest.raises(UnreachableError, match="no answer"):
             reader.bounds(partition)
         with pytest.raises(UnreachableError, match="no answer"):

@@ -300,7 +300,7 @@ def test_closing_does_not_wait_for_a_broker_that_is_away(unique_name: str) -> No
     producer = KafkaProducers(KafkaSettings("127.0.0.1:1")).open(unique_name)
     began = time.monotonic()
     producer.close()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("topics", [{}, {"input": 1_000_000}], ids=["no topic known", "a topic known"])

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.kafka
 ROWS = 2_000
 BATCH = 25
 PARTITIONS = 3
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 # The maximum time until the markers of a decided transaction are in all of its partitions.
 MARKERS_S = 10.0
 

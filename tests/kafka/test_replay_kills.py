@@ -118,7 +118,7 @@ class Letters(Workbench):
         outputs = f"{self.prefix}-sums"
         live = self.log.read_text().count("task_live")
         worker = self.start()
-        self.wait_until(lambda: self.log.read_text().count("task_live") == live + self.partitions)
+        self.wait_until(lambda: self.log.read_text().count("task_live") >= live + self.partitions)
         self.wait_until(lambda: self.committed(outputs) >= INPUTS)
         assert self.stop(worker) == 0, self.log.read_text()
         assert self.committed(outputs) == INPUTS
@@ -208,11 +208,11 @@ def test_replays_are_handled_after_their_topic_was_deleted_between_two_releases(
     letters.environment[SKIPPING] = "1"
     live = letters.log.read_text().count("task_live")
     worker = letters.start()
-    letters.wait_until(lambda: letters.log.read_text().count("task_live") == live + letters.partitions)
+    letters.wait_until(lambda: letters.log.read_text().count("task_live") >= live + letters.partitions)
     assert letters.stop(worker) == 0
     del letters.environment[SKIPPING]
     worker = letters.start()
-    letters.wait_until(lambda: letters.log.read_text().count("task_live") == live + 2 * letters.partitions)
+    letters.wait_until(lambda: letters.log.read_text().count("task_live") >= live + 2 * letters.partitions)
     (done,) = letters.deadletters("replay")
     assert (done["replayed"], done["already_handled"]) == (BAD - BAD // 2, BAD // 2)
     letters.wait_until(lambda: letters.committed(outputs) == INPUTS)

@@ -31,7 +31,7 @@ from pipeline.rocksdb.rocks import RocksStores
 
 __all__ = ["Reference"]
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 # The maximum time until the markers of a decided transaction are in all of its partitions.
 MARKERS_S = 10.0
 TABLES = {"main": "totals", "counting": "counts"}

@@ -69,14 +69,14 @@ def test_all_but_grafana_runs_and_a_lost_worker_changes_nothing(
         for service in (*_WORKERS, "ui"):
             _check_hardening(engine, project.container(service))
             healthy = partial(engine.is_healthy, project.container(service))
-            wait_until(healthy, 30, f"{service} is healthy")
-        wait_until(lambda: targets(ports.prometheus) == _UP, 30, "Prometheus scrapes every worker")
+            wait_until(healthy, 120, f"{service} is healthy")
+        wait_until(lambda: targets(ports.prometheus) == _UP, 120, "Prometheus scrapes every worker")
         assert outputs.count < every
         project.lose("worker-1", "state-1")
         wait_until(lambda: outputs.read() >= every, 300, "all outputs, without the lost worker")
     wait_until(lambda: all(map(project.ended_well, _LOADS)), 60, "the end of both loads")
     down = _UP | {"worker-1:8080": "down"}
-    wait_until(lambda: targets(ports.prometheus) == down, 30, "Prometheus misses the lost worker")
+    wait_until(lambda: targets(ports.prometheus) == down, 120, "Prometheus misses the lost worker")
     _check_metrics(expected, ports.prometheus)
 
     # What the second had goes to the third, which then has every task and so the whole of each table.

@@ -52,8 +52,11 @@ def test_a_dead_collector_is_logged_once(fast: None, capfd: pytest.CaptureFixtur
     assert capfd.readouterr().err == ""  # the library logs nothing of its own
 
 
-def test_the_recovery_of_a_collector_is_logged(receiver: Receiver, fast: None) -> None:
+def test_the_recovery_of_a_collector_is_logged(
+    receiver: Receiver, fast: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The operator must know for which time the data is missing."""
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_TIMEOUT")  # a slow answer would be one more outage
     receiver.status = 400
     exporting = Exporting(receiver.url, traces_endpoint="none")
     wait_until(lambda: exporting.events, lambda: "no warning")

@@ -93,11 +93,16 @@ class WrittenOnKafka:
         assert self._producers[name].flush(DEADLINE_S) == 0
 
     def end(self, name: str, *, commit: bool) -> None:
-        producer = self._producers.pop(name)
+        """End the transaction, and wait for its marker: a later record would otherwise come before it."""
+        producer, before = self._producers.pop(name), self._end()
         if commit:
             producer.commit_transaction(DEADLINE_S)
         else:
             producer.abort_transaction(DEADLINE_S)
+        wait_until(lambda: self._end() > before, lambda: f"{name} has no marker", DEADLINE_S)
+
+    def _end(self) -> int:
+        return self.reader.read({self.place: 0})[self.place].end
 
     def recreate(self) -> None:
         before = self.log.topics()[self.place.topic]
@@ -137,7 +142,7 @@ def test_only_what_is_committed_is_read(written: Written) -> None:
         list(live.poll())
         return [(record.offset, record.value) for record in live.seen[written.place][0].records]
 
-    wait_until(lambda: len(seen()) == 2, lambda: str(seen()), DEADLINE_S)  # markers may be late
+    wait_until(lambda: len(seen()) == 2, lambda: str(seen()), DEADLINE_S)
     assert seen() == [(0, b"1"), (1, b"2")]
     read = written.log.read({written.place: 0})[written.place]
     assert (read.begin, read.stable_end, read.end, read.hidden) == (0, 5, 8, True)

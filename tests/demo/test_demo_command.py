@@ -24,7 +24,7 @@ from pipeline.demo.processes import Ended, ended_by_signals
 from pipeline.demo.run import Demo, run_demo
 from tests.support.walkthrough import environment_of_a_reader
 
-_RUN_S = 170  # of the command, which needs about 30 s on a free machine
+_RUN_S = 350  # of the command, which needs about 30 s on a free machine
 
 
 def _start(directory: Path) -> subprocess.Popen[str]:
@@ -65,6 +65,7 @@ def _read(path: Path) -> str:
 
 
 @pytest.mark.kafka
+@pytest.mark.timeout(400)
 def test_a_demo_is_exact_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """It is the first thing that a user sees, on the user's own machine."""
     process = _start(tmp_path)
@@ -80,6 +81,7 @@ def test_a_demo_is_exact_and_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.kafka
+@pytest.mark.timeout(400)
 def test_a_demo_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
     """A Kafka and three workers that keep running would slow down the user's machine."""
     process = _start(tmp_path)
@@ -182,6 +184,7 @@ def test_nothing_is_kept_without_logs_or_after_a_signal(
 
 
 @pytest.mark.kafka
+@pytest.mark.timeout(400)
 def test_a_demo_without_progress_keeps_the_logs_of_its_workers(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

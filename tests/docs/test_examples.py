@@ -38,6 +38,7 @@ def test_no_two_examples_share_a_topic() -> None:
 
 @pytest.mark.kafka
 @pytest.mark.docs
+@pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_runs_from_its_topics_to_its_output(name: str, own_kafka: str, tmp_path: Path) -> None:
     """The gallery is where a reader looks for a program to begin with."""

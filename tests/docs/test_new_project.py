@@ -12,7 +12,7 @@ import pytest
 from tests.support.walkthrough import Page, environment_of_a_reader, printed_commands
 
 _CREATION_S = 60
-_CHECK_S = 150
+_CHECK_S = 300
 
 
 def _new(name: str, directory: Path) -> list[str]:
@@ -31,6 +31,7 @@ def _new(name: str, directory: Path) -> list[str]:
 
 
 @pytest.mark.docs
+@pytest.mark.timeout(500)
 def test_a_new_project_passes_its_tests_mypy_and_ruff(tmp_path: Path) -> None:
     """It is the model for what a user writes next."""
     _new("my-shop", tmp_path)
@@ -55,6 +56,7 @@ def test_a_new_project_passes_its_tests_mypy_and_ruff(tmp_path: Path) -> None:
 
 @pytest.mark.kafka
 @pytest.mark.docs
+@pytest.mark.timeout(500)
 def test_the_printed_commands_run_as_printed(tmp_path: Path, own_kafka: str) -> None:
     """They are the first commands that a user pastes."""
     commands = _new("my-shop", tmp_path)

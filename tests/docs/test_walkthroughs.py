@@ -32,7 +32,8 @@ PAGES = [
     "how-to/topics",
 ]
 
-pytestmark = [pytest.mark.kafka, pytest.mark.docs]
+# A page takes about a minute on a free machine.
+pytestmark = [pytest.mark.kafka, pytest.mark.docs, pytest.mark.timeout(500)]
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -7,7 +7,7 @@ import pytest
 from pipeline.drills.workers import holder_of
 from tests.support.drills.live import LiveApp
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
 
 
 def test_a_frozen_worker_continues_after_the_driller_was_killed(live: LiveApp) -> None:

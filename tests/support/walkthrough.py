@@ -43,7 +43,7 @@ class Page:
             target.write_text(text, encoding="utf-8")
 
     def run(
-        self, directory: Path, kafka: str, timeout_s: float = 160, python: Path = Path(sys.executable)
+        self, directory: Path, kafka: str, timeout_s: float = 400, python: Path = Path(sys.executable)
     ) -> str:
         """Run all commands in `directory`. Returns their output. Ends processes that they leave running.
 

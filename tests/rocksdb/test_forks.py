@@ -44,7 +44,7 @@ def test_a_child_that_outlives_a_killed_worker_holds_no_lock(tmp_path: Path) -> 
     with worker.stdout as output:
         child = int(output.readline())
     try:
-        wait_until(lambda: not _held_by(child, tmp_path), lambda: str(_held_by(child, tmp_path)), within_s=5)
+        wait_until(lambda: not _held_by(child, tmp_path), lambda: str(_held_by(child, tmp_path)), within_s=30)
         with pytest.raises(ConfigError, match=f"process {worker.pid}"):
             RocksStores(tmp_path, 1 << 20).claim("app")
         worker.kill()

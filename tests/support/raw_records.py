@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 __all__ = ["RawRecord", "write_raw"]
 
 _PRODUCE_VERSION = 3
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = 30.0
 _FORMAT = 2
 _NOT_YET = frozenset({3, 5, 6})  # errors of a new topic: unknown topic, no leader, not the leader
 _NOT_IDEMPOTENT = (-1, -1, -1)  # producer id, epoch, first sequence number

@@ -35,8 +35,8 @@ _PASSING = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 }
 _PAUSE_S = 0.05
-_REQUEST_S = 10.0
-_READ_S = 30.0
+_REQUEST_S = 30.0
+_READ_S = 60.0
 
 
 class _MovedError(Exception):

@@ -35,7 +35,7 @@ from tests.support.waiting import wait_until
 
 __all__ = ["SecureKafka", "User", "binding", "change_password", "secure_kafka"]
 
-_ANSWER_S = 10.0
+_ANSWER_S = 30.0
 _OPERATIONS = {
     Operation.READ: AclOperation.READ,
     Operation.WRITE: AclOperation.WRITE,

@@ -19,7 +19,7 @@ from tests.support.secure.kafka import User, binding, change_password
 
 __all__ = ["install_tools"]
 
-_ANSWER_S = 10.0
+_ANSWER_S = 30.0
 _FLAGS = {
     "--topic": ResourceKind.TOPIC,
     "--group": ResourceKind.GROUP,

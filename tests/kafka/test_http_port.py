@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from pipeline.processes.system import Demand
 from tests.conftest import KafkaUnderTest
@@ -87,14 +87,17 @@ def in_kafka(bench: Workbench, topic: str) -> tuple[int, int]:
     )
     with closing(consumer):
         consumer.assign([TopicPartition(topic, number, 0) for number in range(bench.partitions)])
-        records, size, left = 0, 0, bench.partitions
-        while left:
+        records, size, ended = 0, 0, set[int | None]()
+        while len(ended) < bench.partitions:
             for message in consumer.consume(1_000, 0.1):
-                if message.error() is not None:
-                    left -= 1
-                else:
+                error = message.error()
+                if error is None:
                     records += 1
                     size += len(message.value() or b"")
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    ended.add(message.partition())
+                else:
+                    assert error.retriable(), error
         return records, size
 
 

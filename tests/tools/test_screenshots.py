@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -119,3 +120,15 @@ def test_a_rare_colour_becomes_the_nearest_frequent_one() -> None:
     picture = png_of([(0, bytes(c for pixel in [*frequent, (7, 1, 0)] for c in pixel))], width=513)
     [line] = pixels_of(with_palette(picture))
     assert line == [*frequent, (7, 0, 0)]
+
+
+def test_without_chromium_the_command_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It must not start a Kafka first, and most machines of developers have no Chromium."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["screenshots"])
+    assert screenshots.main() == 1
+    said = capsys.readouterr().out
+    assert said.startswith("screenshots failed: headless Chromium is missing: ")
+    assert "install the package chromium" in said

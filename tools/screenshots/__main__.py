@@ -127,11 +127,11 @@ def main() -> int:
     arguments = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
     try:
-        install_packages(["chromium"])
+        _install_browser()
         with ended_by_signals(), tempfile.TemporaryDirectory(prefix="pipeline-screenshots-") as workspace:
             _Shots(console, Path(workspace), arguments.build.resolve(), extras=arguments.all).take_all()
         publish(arguments.build, arguments.assets)
-    except (PipelineError, UnavailableError) as error:
+    except PipelineError as error:
         console.print(f"screenshots failed: {error}", markup=False)
         return 1
     except Ended as ended:
@@ -139,6 +139,16 @@ def main() -> int:
         return ended.exit_code
     console.print(f"pictures: {arguments.build}; those of the documentation: {arguments.assets}")
     return 0
+
+
+def _install_browser() -> None:
+    try:
+        install_packages(["chromium"])
+    except UnavailableError as error:
+        raise DemoError(
+            f"headless Chromium is missing: {error}",
+            hint="run make screenshots as root on Debian, or install the package chromium first",
+        ) from error
 
 
 def publish(build: Path, assets: Path) -> None:

@@ -45,7 +45,9 @@ class Process:
     def acquired(self) -> list[tuple[str, int]]:
         """Each task that it has acquired, with the number of the acquire entry."""
         lines = self.log.read_text(encoding="utf-8").splitlines()
-        events: list[dict[str, Any]] = [json.loads(line) for line in lines if line.startswith("{")]
+        # The last line may be incomplete.
+        whole = [line for line in lines if line.startswith("{") and line.endswith("}")]
+        events: list[dict[str, Any]] = list(map(json.loads, whole))
         return [(_task_name(event), event["seq"]) for event in events if event.get("event") == "task_live"]
 
 

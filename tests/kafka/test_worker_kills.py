@@ -108,6 +108,7 @@ def test_kills_at_random_moments_leave_outputs_and_tables_exact(bench: Workbench
     _finish(bench)
 
 
+@pytest.mark.timeout(400)
 def test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact(
     bench: Workbench,
 ) -> None:

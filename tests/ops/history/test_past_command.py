@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from pipeline.kafka.producer import KafkaProducers
 from pipeline.ports import Output, Record
 from pipeline.runtime.commit.journal_reader import read_entries
 from tests.ops.conftest import Command
+from tests.support.kafka.producing import ordered_producer
 
 pytestmark = pytest.mark.kafka
 
@@ -68,20 +70,34 @@ class Flights:
             command.create(topic, partitions=1)
         self.worker = command.start("worker", "past:app", "--worker-id", "w1", stderr=subprocess.DEVNULL)
 
-    def produce(self, count: int, distance: int = 700) -> None:
+    def produce(self, count: int) -> None:
         """Produce flights in one transaction, which has a marker at its end."""
         producer = KafkaProducers(self.command.settings).open(f"{self.name}.flights")
         producer.init()
         producer.begin()
-        for n in range(len(self.flights), len(self.flights) + count):
-            delay = None if n % 5 == 0 else n * 7 % 50 - 10
-            value = Flight(CARRIERS[n % 4], n, f"N{n % 3}", "JFK", "LAX", delay, distance)
-            self.flights.append(value)
-            data = msgspec.json.encode(value)
-            producer.send([Output(self.topic, value.carrier.encode(), data, 1_700_000_000_000 + n)])
+        for _ in range(count):
+            producer.send([Output(self.topic, *self._flight())])
         producer.flush()
         producer.commit()
         producer.close()
+
+    def produce_bad(self) -> None:
+        """Produce a flight that the handler refuses, without a marker.
+
+        After a minute, the worker would commit a position past a marker at the end, and truncate its journal.
+        """
+        key, value, time_ms = self._flight(distance=-1)
+        producer = ordered_producer(self.command.settings.bootstrap_servers)
+        producer.produce(self.topic, value, key, timestamp=time_ms)
+        assert producer.flush(60) == 0
+
+    def _flight(self, distance: int = 700) -> tuple[bytes, bytes, int]:
+        """Key, value and time of the next flight."""
+        n = len(self.flights)
+        delay = None if n % 5 == 0 else n * 7 % 50 - 10
+        value = Flight(CARRIERS[n % 4], n, f"N{n % 3}", "JFK", "LAX", delay, distance)
+        self.flights.append(value)
+        return value.carrier.encode(), msgspec.json.encode(value), 1_700_000_000_000 + n
 
     def rows(self, *arguments: str) -> list[Any]:
         """The documents that a command prints, one on each line."""
@@ -115,8 +131,8 @@ def flown(
 ) -> Iterator[Flights]:
     """A running worker after four commits with checkpoints, and a flight that became a dead letter."""
     rig = Flights(command, unique_name)
-    for count, distance in ((12, 700), (12, 700), (12, 700), (1, -1)):
-        rig.produce(count, distance)
+    for produce in (partial(rig.produce, 12),) * 3 + (rig.produce_bad,):
+        produce()
         wait_until(rig.checkpointed, f"a checkpoint after {len(rig.flights)} flights")
     yield rig
     rig.worker.send_signal(signal.SIGTERM)

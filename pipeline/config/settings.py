@@ -168,7 +168,7 @@ class WorkerSettings:
     max_poll_records: PositiveCount = 4_000
     poll_timeout_ms: Count = 5
     cache_bytes: PositiveCount = 224 * 1024 * 1024
-    block_cache_bytes: Count = 96 * 1024 * 1024
+    block_cache_bytes: Count = 48 * 1024 * 1024
     start: Literal["earliest", "latest"] = "earliest"
     replication_factor: Count = 0
     transaction_timeout_ms: PositiveCount = 20_000

@@ -37,6 +37,7 @@ from pipeline.peers.address import http_address
 from pipeline.peers.sockets import PeerSockets
 from pipeline.ports import Logger, Steps, SystemClock, error_fields
 from pipeline.processes.companion import Companion
+from pipeline.processes.native_memory import tune_allocator
 from pipeline.processes.observers import UNOBSERVED, Observers, observed
 from pipeline.processes.signals import Watch, heard_signals
 from pipeline.processes.system import (
@@ -332,6 +333,7 @@ def run_app(
     Raises:
         PipelineError: As `build_worker` and `run_worker`.
     """
+    tune_allocator()
     stop = threading.Event()
     app = app.only(settings.worker.groups)
     settings = replace(settings, worker=with_worker_id(settings.worker))

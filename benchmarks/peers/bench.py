@@ -93,6 +93,7 @@ class Turn:
             keys=self.job.keys,
             partitions=self.job.partitions,
             threads=self.system.threads,
+            store_cache=self.system.store_cache,
             commit_ms=self.system.prompt_ms if self.job.prompt else 0,
         )
 

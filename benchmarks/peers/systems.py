@@ -17,13 +17,15 @@ class System:
     """`job`: its own job in place of the case's. `slow`: it is measured on its first few thousand records.
 
     `prompt_ms`: its commit interval where latency counts; 0 for its default. `tables`: those whose changelog topics
-    must exist when it starts. `program`: another module of `programs` than the environment's own. `guarantee`: of
-    faust-streaming, for a program that does not select it.
+    must exist when it starts. `store_cache`: whether the stores of Kafka Streams have a cache. `program`: another
+    module of `programs` than the environment's own. `guarantee`: of faust-streaming, for a program that does not
+    select it.
     """
 
     title: str
     environment: str
     threads: int = 1
+    store_cache: bool = True
     job: str = ""
     slow: bool = False
     prompt_ms: int = 0
@@ -37,6 +39,7 @@ SYSTEMS: Mapping[str, System] = {
     "ours-no-dedup": System("exactly-once-pipeline without dedup", "ours", job="sum"),
     "ours-producer": System("`Producer` of exactly-once-pipeline", "ours", job="ours-producer"),
     "streams-1": System("Kafka Streams, one thread", "streams"),
+    "streams-no-cache": System("Kafka Streams, one thread, no store cache", "streams", store_cache=False),
     "streams-2": System("Kafka Streams, two threads", "streams", threads=2),
     "quix": System("Quix Streams", "quix", prompt_ms=100),
     "faust": System("faust-streaming", "faust", slow=True, prompt_ms=100, tables=("sums", "ids", "accounts")),

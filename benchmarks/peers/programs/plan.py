@@ -24,7 +24,10 @@ VARIABLE = "BENCHMARK_PLAN"
 
 @dataclass(frozen=True)
 class Plan:
-    """The job, and all names. Durations and counts of 0 mean the default of the system."""
+    """The job, and all names. Durations and counts of 0 mean the default of the system.
+
+    `store_cache`: of Kafka Streams. Without it, each write goes to the store at once.
+    """
 
     job: str
     servers: str
@@ -41,6 +44,7 @@ class Plan:
     partitions: int = 4
     threads: int = 1
     commit_ms: int = 0
+    store_cache: bool = True
 
     def encode(self) -> str:
         """The text for the environment."""

@@ -37,7 +37,7 @@ from pipeline.peers.address import http_address
 from pipeline.peers.sockets import PeerSockets
 from pipeline.ports import Logger, Steps, SystemClock, error_fields
 from pipeline.processes.companion import Companion
-from pipeline.processes.native_memory import tune_allocator
+from pipeline.processes.native_memory import tuned_allocator
 from pipeline.processes.observers import UNOBSERVED, Observers, observed
 from pipeline.processes.signals import Watch, heard_signals
 from pipeline.processes.system import (
@@ -333,12 +333,12 @@ def run_app(
     Raises:
         PipelineError: As `build_worker` and `run_worker`.
     """
-    tune_allocator()
     stop = threading.Event()
     app = app.only(settings.worker.groups)
     settings = replace(settings, worker=with_worker_id(settings.worker))
     pages = companion.pages if companion is not None else None
-    with heard_signals(stop), observed(app, settings, target, reports, pages) as observers:
+    observing = observed(app, settings, target, reports, pages)
+    with tuned_allocator(), heard_signals(stop), observing as observers:
         try:
             worker = build_worker(app, settings, stop=stop, ended_by=ended_by, observers=observers)
         except UnreachableError:

@@ -15,8 +15,8 @@ from pipeline.processes.native_memory import ARENAS
 # Threads that are alive at the same time get arenas of their own, until there are as many as are allowed.
 PROGRAM = """
 import ctypes, sys, threading
-from pipeline.processes.native_memory import tune_allocator
-limited = tune_allocator() if sys.argv[1] == "limited" else None
+from pipeline.processes.native_memory import limit_arenas, map_large_blocks
+limited = limit_arenas() and map_large_blocks() if sys.argv[1] == "limited" else None
 libc = ctypes.CDLL(None)
 libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
 libc.free.argtypes = libc.fclose.argtypes = [ctypes.c_void_p]

@@ -88,7 +88,7 @@ class Turn:
             state_dir=str(self.state_dir(worker)),
             worker=worker,
             mark=str(self.mark),
-            mark_at=self._mark_at,
+            mark_at=self._mark_at // self.system.processes,
             records=self.job.records,
             keys=self.job.keys,
             partitions=self.job.partitions,

@@ -57,7 +57,7 @@ PARTITIONS = (
 )
 MEMORY = (Measure("mb_per_minute", "MB per minute", 1), Measure("rss_mb", "MB at the end"))
 MOST_SENT = 1_000_000  # records of live traffic in one turn, at most
-PEERS = ("ours", "streams-1", "streams-no-cache", "streams-2", "quix", "faust")
+PEERS = ("ours", "ours-2", "streams-1", "streams-no-cache", "streams-2", "quix", "faust")
 RAW = ("raw", "raw-consume", "raw-produce", "raw-transactions")
 
 

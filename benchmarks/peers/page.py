@@ -30,7 +30,7 @@ PLOTS = ROOT / "docs" / "assets" / "performance"
 BEGIN = "<!-- begin: written by `python -m benchmarks peers` -->"
 END = "<!-- end: written by `python -m benchmarks peers` -->"
 NOTHING = "No case has been measured yet."
-COMPARED = ("ours", "streams-1", "streams-no-cache", "quix", "faust", "raw")
+COMPARED = ("ours", "ours-2", "streams-1", "streams-no-cache", "quix", "faust", "raw")
 
 
 def write_page(results: Results, cases: Mapping[str, Case], page: Path = PAGE, plots: Path = PLOTS) -> None:

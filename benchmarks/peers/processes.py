@@ -79,26 +79,60 @@ class PeerProcess:
         return self._log.read_text(encoding="utf-8", errors="replace")[-_LOG_CHARACTERS:]
 
     def usage(self) -> Usage:
-        """What it uses now. Raises BenchmarkError if it has ended."""
-        proc = Path("/proc") / str(self._process.pid)
+        """What it and its children use now. Raises BenchmarkError if it has ended."""
         try:
-            fields = (proc / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-            pages = int((proc / "statm").read_text(encoding="ascii").split()[1])
-            descriptors = sum(1 for _ in (proc / "fd").iterdir())
+            own = _usage_of(self._process.pid)
         except OSError as error:
             raise BenchmarkError(f"ended: {self.log_end()}") from error
-        # The fields after the command's name: utime and stime are 14 and 15 of proc(5), num_threads is 20.
-        cpu_s = (int(fields[11]) + int(fields[12])) * _TICK_S
-        return Usage(cpu_s, pages * _PAGE / 1e6, int(fields[17]), descriptors)
+        for child in _children_of(self._process.pid):
+            with suppress(OSError):  # it has ended since
+                more = _usage_of(child)
+                own = Usage(
+                    own.cpu_s + more.cpu_s,
+                    own.rss_mb + more.rss_mb,
+                    own.threads + more.threads,
+                    own.descriptors + more.descriptors,
+                )
+        return own
 
     def peak_rss_mb(self) -> float:
-        """The highest resident memory since the start."""
+        """The highest resident memory since the start; with children, the sum of the highest of each."""
         try:
-            status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii", errors="replace")
+            peak_mb = _peak_rss_mb_of(self._process.pid)
         except OSError as error:
             raise BenchmarkError(f"ended: {self.log_end()}") from error
-        found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
-        return int(found[0]) * 1024 / 1e6 if found else 0.0
+        for child in _children_of(self._process.pid):
+            with suppress(OSError):
+                peak_mb += _peak_rss_mb_of(child)
+        return peak_mb
+
+
+def _children_of(pid: int) -> list[int]:
+    """The processes that a process has started; those of a worker start none."""
+    try:
+        return [
+            int(word)
+            for thread in Path(f"/proc/{pid}/task").iterdir()
+            for word in (thread / "children").read_text(encoding="ascii").split()
+        ]
+    except OSError:
+        return []
+
+
+def _usage_of(pid: int) -> Usage:
+    proc = Path("/proc") / str(pid)
+    fields = (proc / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    pages = int((proc / "statm").read_text(encoding="ascii").split()[1])
+    descriptors = sum(1 for _ in (proc / "fd").iterdir())
+    # The fields after the command's name: utime and stime are 14 and 15 of proc(5), num_threads is 20.
+    cpu_s = (int(fields[11]) + int(fields[12])) * _TICK_S
+    return Usage(cpu_s, pages * _PAGE / 1e6, int(fields[17]), descriptors)
+
+
+def _peak_rss_mb_of(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(found[0]) * 1024 / 1e6 if found else 0.0
 
 
 def _prepared(soft_files: int) -> Callable[[], None]:

@@ -25,6 +25,7 @@ class System:
     title: str
     environment: str
     threads: int = 1
+    processes: int = 1
     store_cache: bool = True
     job: str = ""
     slow: bool = False
@@ -36,6 +37,7 @@ class System:
 
 SYSTEMS: Mapping[str, System] = {
     "ours": System("exactly-once-pipeline", "ours"),
+    "ours-2": System("exactly-once-pipeline, two processes", "ours", processes=2),
     "ours-no-dedup": System("exactly-once-pipeline without dedup", "ours", job="sum"),
     "ours-producer": System("`Producer` of exactly-once-pipeline", "ours", job="ours-producer"),
     "streams-1": System("Kafka Streams, one thread", "streams"),
@@ -82,6 +84,8 @@ def command_of(system: System, environment: Environment, plan: Plan) -> list[str
             "--worker-id": plan.worker,
             "--topics-dir": "",
         }
+        if system.processes > 1:
+            options["--processes"] = str(system.processes)
         if plan.commit_ms:
             options["--commit-interval-ms"] = str(plan.commit_ms)
         words = [word for option in options.items() for word in option]

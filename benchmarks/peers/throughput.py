@@ -121,6 +121,9 @@ def _consumed(turn: Turn, process: PeerProcess) -> dict[str, float]:
 
 
 def _read_mark(file: Path, turn: Turn) -> tuple[float, int]:
-    """When the mark was passed, and the number of records that were processed by then."""
+    """When the mark was passed, and the number of records that were processed by then.
+
+    The first process passes it. The others are as far, because they begin together and have equal shares.
+    """
     at_s, over = file.read_text(encoding="ascii").split()
-    return float(at_s), turn.plan("").mark_at + int(over)
+    return float(at_s), (turn.plan("").mark_at + int(over)) * turn.system.processes

@@ -122,10 +122,11 @@ def test_the_page_of_a_live_app(bench: Workbench, page: Page, port: int) -> None
         == "▤ totals"
     )
     # The worker has just started, so the timeline is short.
-    assert page.text("#timeline-lead") == "commits of the last 3 minutes, and events"
+    lead = page.text("#timeline-lead")  # a new app has the shortest timeline, unless the machine is slow
+    assert lead in {f"commits of the last {minutes} minutes, and events" for minutes in (3, 5, 10)}
     ticks = page.value("[...document.querySelectorAll('.axis .track span')].map((each) => each.textContent)")
     assert ticks[-1] == "now"
-    assert 2 <= len(ticks[:-1]) <= 3
+    assert 2 <= len(ticks[:-1]) <= 5
     hostile_task(page)
     shows_hostile_text_as_text(page)
     with_keyboard(page)

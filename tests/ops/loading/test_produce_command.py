@@ -53,7 +53,7 @@ def test_a_load_killed_again_and_again_ends_with_every_row_exactly_once(
     command: Command, unique_name: str, tmp_path: Path, wait_until: Wait
 ) -> None:
     """The promise of the command: SIGKILL at any moment, five times over, loses and doubles nothing."""
-    rows, topic, dice = 50_000, unique_name, random.Random(7)
+    rows, topic, dice = 150_000, unique_name, random.Random(7)
     command.create(topic)
     _csv(tmp_path / "rows.csv", rows)
     arguments = ("produce", topic, "rows.csv", "--key", "key", "--batch", "500")

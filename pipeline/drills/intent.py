@@ -25,7 +25,7 @@ from pipeline.drills.containers import Container, run_move
 from pipeline.drills.directory import usable
 from pipeline.drills.network_faults import ProxyPlace
 from pipeline.drills.report import Restored
-from pipeline.drills.workers import Process, holder_of, start_worker
+from pipeline.drills.workers import Process, holder_of, start_worker, starting_at
 from pipeline.errors import ConfigError, InputError, PipelineError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import Clock, Cluster, Deadline
@@ -84,19 +84,26 @@ class StartWorker(msgspec.Struct, frozen=True, tag=True):
 
     def undo(self, clock: Clock) -> str:
         place = Path(self.place)
-        holder = holder_of(place)
-        if holder is not None:
-            return f"runs as process {holder.pid}"
-        started = start_worker(self.command, Path(self.directory), self.environment, Path(self.log))
+        # A driller that was killed can have started one, which is still loading its modules. A second one would end.
+        found = holder_of(place) or starting_at(place)
+        process = found or start_worker(
+            self.command, Path(self.directory), self.environment, Path(self.log), place=place
+        )
         deadline = Deadline(clock, _START_S, _POLL_S)
-        while holder_of(place) != started:
-            if not started.alive:
+        while True:
+            alive = (
+                process.alive
+            )  # read first: if another process kept it from starting, that one is the holder
+            holder = holder_of(place)
+            if holder is not None:
+                break
+            if not alive:
                 raise InputError(f"worker {self.worker} ended at its start", hint=f"read {self.log}")
             if not deadline.pause():
                 raise InputError(
                     f"worker {self.worker} did not start in {_START_S:.0f} s", hint=f"read {self.log}"
                 )
-        return f"started as process {started.pid}"
+        return f"{'runs' if found or holder != process else 'started'} as process {holder.pid}"
 
 
 class EndProcess(msgspec.Struct, frozen=True, tag=True):
@@ -109,7 +116,8 @@ class EndProcess(msgspec.Struct, frozen=True, tag=True):
         return f"stop worker {self.worker}"
 
     def undo(self, clock: Clock) -> str:
-        process = holder_of(Path(self.place))
+        place = Path(self.place)
+        process = holder_of(place) or starting_at(place)
         if process is None:
             return "does not run"
         process.send(signal.SIGTERM)

@@ -24,9 +24,20 @@ from pipeline.processes.system import START_TICKS, process_stat
 from pipeline.rocksdb.crash_files import process_in
 from pipeline.rocksdb.rocks import CLAIM
 
-__all__ = ["LocalWorker", "Process", "command_of", "find_workers", "holder_of", "start_worker"]
+__all__ = [
+    "LocalWorker",
+    "Process",
+    "command_of",
+    "find_workers",
+    "holder_of",
+    "start_worker",
+    "starting_at",
+]
 
 _SUPERVISED = "--supervised"
+# In the environment of a worker that a drill has started: its place.
+_STARTED_AT = "_PIPELINE_DRILL_STARTED_AT"
+_SESSION = 3  # the field of `process_stat` with the session
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -128,16 +139,32 @@ def holder_of(place: Path) -> Process | None:
     return None
 
 
+def starting_at(place: Path) -> Process | None:
+    """A process that `start_worker` has started for `<state_dir>/<app>`; None if there is none.
+
+    It finds a worker that does not hold the lock yet, also after the driller that started it was killed.
+    """
+    mark = f"{_STARTED_AT}={place}".encode()
+    for pid in _own_processes():
+        with suppress(OSError, ValueError):
+            process = Process.of(pid)
+            # A program that a handler runs has inherited the variable, but is not the leader of the session.
+            leads = int(process_stat(pid)[_SESSION]) == pid
+            if leads and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") and process.alive:
+                return process
+    return None
+
+
 def start_worker(
-    command: Sequence[str], directory: Path, environment: Mapping[str, str], log: Path
+    command: Sequence[str], directory: Path, environment: Mapping[str, str], log: Path, *, place: Path
 ) -> Process:
     """Start a worker in its own session; it appends its output to `log` and survives the driller.
 
-    Raises InputError.
+    `place`: the `<state_dir>/<app>` that it will lock. Raises InputError.
     """
     in_directory = ["/bin/sh", "-c", 'cd "$0" && exec "$@"', str(directory), *command]
     try:
-        pid = spawn_detached(in_directory, environment, log, mode=0o600)
+        pid = spawn_detached(in_directory, {**environment, _STARTED_AT: str(place)}, log, mode=0o600)
     except OSError as error:
         raise InputError(
             f"cannot start {' '.join(command)}: {error.strerror}", hint="start the worker yourself"

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pipeline.drills.intent import (
@@ -23,7 +24,7 @@ from pipeline.drills.intent import (
     undo,
 )
 from pipeline.drills.reports import Reports
-from pipeline.drills.workers import LocalWorker, Process, holder_of
+from pipeline.drills.workers import LocalWorker, Process, holder_of, start_worker, starting_at
 from pipeline.errors import InputError
 from pipeline.ports import SystemClock
 from pipeline.testing import ManualClock
@@ -185,6 +186,78 @@ def test_a_worker_is_started_only_if_nothing_holds_its_directory(tmp_path: Path)
         wait_until(lambda: holder_of(place) is None, lambda: "it still runs")
     finally:
         process.send(signal.SIGKILL)
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Iterator[StartWorker]:
+    """The start of a worker that locks its directory only when the file `go` exists."""
+    place = tmp_path / "state" / "shop"
+    wait = f"import os, time\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n"
+    command = [sys.executable, "-c", wait + HOLDER, str(place)]
+    yield StartWorker("a", str(place), command, str(tmp_path), dict(os.environ), str(tmp_path / "log"))
+    for process in (holder_of(place), starting_at(place)):
+        if process is not None:
+            process.send(signal.SIGKILL)
+
+
+def _start(step: StartWorker) -> Process:
+    """What a driller does before it is killed."""
+    place = Path(step.place)
+    return start_worker(step.command, Path(step.directory), step.environment, Path(step.log), place=place)
+
+
+def test_a_worker_that_is_starting_is_not_started_again(tmp_path: Path, waiting: StartWorker) -> None:
+    """The driller that started it was killed. A second one would end, because the directory is locked."""
+    first = _start(waiting)
+
+    class Clock(SystemClock):
+        """The first pause lets the worker go on."""
+
+        def sleep(self, seconds: float) -> None:
+            (tmp_path / "go").touch()
+            super().sleep(seconds)
+
+    assert waiting.undo(Clock()) == f"runs as process {first.pid}"
+    assert holder_of(Path(waiting.place)) == first
+
+
+def test_a_worker_that_another_process_keeps_from_starting_is_not_missing(
+    tmp_path: Path, waiting: StartWorker
+) -> None:
+    """An operator, or a supervisor, was faster: the app has its worker."""
+    (tmp_path / "go").touch()
+    script = '"$@" & until grep -q . "$0/.worker"; do sleep 0.01; done; exit 1'
+    held = msgspec.structs.replace(
+        waiting, command=["/bin/sh", "-c", script, waiting.place, *waiting.command]
+    )
+    assert held.undo(CLOCK).startswith("runs as process")
+    assert holder_of(Path(waiting.place)) is not None
+
+
+def test_a_worker_that_is_starting_is_ended(waiting: StartWorker) -> None:
+    """It would join the app after the drill was undone."""
+    started = _start(waiting)
+    step = EndProcess(waiting.worker, waiting.place)
+    assert step.undo(CLOCK) == "stopped"
+    assert not started.alive
+    assert step.undo(CLOCK) == "does not run"
+
+
+def test_a_program_of_a_handler_is_not_taken_for_the_worker(tmp_path: Path, waiting: StartWorker) -> None:
+    """It has the environment of the worker, and survives it."""
+    script = f"sleep 60 & echo $! > {tmp_path}/new && mv {tmp_path}/new {tmp_path}/child && wait"
+    shell = msgspec.structs.replace(waiting, command=["/bin/sh", "-c", script])
+    started = _start(shell)
+    wait_until((tmp_path / "child").exists, lambda: "the id of the child")
+    child = Process.of(int((tmp_path / "child").read_text()))
+    try:
+        assert starting_at(Path(waiting.place)) == started
+        started.send(signal.SIGKILL)
+        wait_until(lambda: not started.alive, lambda: "the shell still runs")
+        assert child.alive
+        assert starting_at(Path(waiting.place)) is None
+    finally:
+        child.send(signal.SIGKILL)
 
 
 def test_a_worker_that_ends_at_its_start_is_reported(tmp_path: Path) -> None:

@@ -85,15 +85,14 @@ class StartWorker(msgspec.Struct, frozen=True, tag=True):
     def undo(self, clock: Clock) -> str:
         place = Path(self.place)
         # A driller that was killed can have started one, which is still loading its modules. A second one would end.
-        found = holder_of(place) or starting_at(place)
+        found = holder_of(place) or starting_at(place, clock)
         process = found or start_worker(
             self.command, Path(self.directory), self.environment, Path(self.log), place=place
         )
         deadline = Deadline(clock, _START_S, _POLL_S)
         while True:
-            alive = (
-                process.alive
-            )  # read first: if another process kept it from starting, that one is the holder
+            # Read first: if another process kept it from starting, that one is the holder.
+            alive = process.alive
             holder = holder_of(place)
             if holder is not None:
                 break
@@ -117,7 +116,7 @@ class EndProcess(msgspec.Struct, frozen=True, tag=True):
 
     def undo(self, clock: Clock) -> str:
         place = Path(self.place)
-        process = holder_of(place) or starting_at(place)
+        process = holder_of(place) or starting_at(place, clock)
         if process is None:
             return "does not run"
         process.send(signal.SIGTERM)

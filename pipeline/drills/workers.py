@@ -20,6 +20,7 @@ import msgspec
 from pipeline.broker.processes import spawn_detached
 from pipeline.core.membership import Member
 from pipeline.errors import InputError
+from pipeline.ports import Clock, Deadline
 from pipeline.processes.system import START_TICKS, process_stat
 from pipeline.rocksdb.crash_files import process_in
 from pipeline.rocksdb.rocks import CLAIM
@@ -37,7 +38,9 @@ __all__ = [
 _SUPERVISED = "--supervised"
 # In the environment of a worker that a drill has started: its place.
 _STARTED_AT = "_PIPELINE_DRILL_STARTED_AT"
-_SESSION = 3  # the field of `process_stat` with the session
+# Fields of `process_stat`: the session, and the address of the end of the environment.
+_SESSION, _ENVIRONMENT_END = 3, 48
+_LOAD_S, _LOAD_POLL_S = 10.0, 0.01
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -139,7 +142,7 @@ def holder_of(place: Path) -> Process | None:
     return None
 
 
-def starting_at(place: Path) -> Process | None:
+def starting_at(place: Path, clock: Clock) -> Process | None:
     """A process that `start_worker` has started for `<state_dir>/<app>`; None if there is none.
 
     It finds a worker that does not hold the lock yet, also after the driller that started it was killed.
@@ -150,9 +153,25 @@ def starting_at(place: Path) -> Process | None:
             process = Process.of(pid)
             # A program that a handler runs has inherited the variable, but is not the leader of the session.
             leads = int(process_stat(pid)[_SESSION]) == pid
-            if leads and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") and process.alive:
+            if leads and mark in _variables(process, clock) and process.alive:
                 return process
     return None
+
+
+def _variables(process: Process, clock: Clock) -> list[bytes]:
+    """The variables that a process was started with.
+
+    Linux shows none while it replaces the program of the process (execve), as the shell of `start_worker` does.
+    """
+    environment = Path(f"/proc/{process.pid}/environ")
+    deadline = Deadline(clock, _LOAD_S, _LOAD_POLL_S)
+    while not (content := environment.read_bytes()) and process.alive:
+        if int(process_stat(process.pid)[_ENVIRONMENT_END]):
+            content = environment.read_bytes()  # the program has been replaced since, or has no variables
+            break
+        if not deadline.pause():
+            break
+    return content.split(b"\0")
 
 
 def start_worker(

@@ -27,6 +27,7 @@ from pipeline.drills.reports import Reports
 from pipeline.drills.workers import LocalWorker, Process, holder_of, start_worker, starting_at
 from pipeline.errors import InputError
 from pipeline.ports import SystemClock
+from pipeline.processes.system import process_stat
 from pipeline.testing import ManualClock
 from tests.support.waiting import wait_until
 
@@ -195,7 +196,7 @@ def waiting(tmp_path: Path) -> Iterator[StartWorker]:
     wait = f"import os, time\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n"
     command = [sys.executable, "-c", wait + HOLDER, str(place)]
     yield StartWorker("a", str(place), command, str(tmp_path), dict(os.environ), str(tmp_path / "log"))
-    for process in (holder_of(place), starting_at(place)):
+    for process in (holder_of(place), starting_at(place, CLOCK)):
         if process is not None:
             process.send(signal.SIGKILL)
 
@@ -234,6 +235,33 @@ def test_a_worker_that_another_process_keeps_from_starting_is_not_missing(
     assert holder_of(Path(waiting.place)) is not None
 
 
+def test_a_worker_whose_program_is_being_loaded_is_found(
+    waiting: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux shows no variables of a process while the shell that a driller has started becomes the worker."""
+    started = _start(waiting)
+    environment = Path(f"/proc/{started.pid}/environ")
+    wait_until(environment.read_bytes, lambda: "the environment")
+    read, hidden = Path.read_bytes, [True] * 3
+
+    def read_bytes(path: Path) -> bytes:
+        if path == environment and hidden:
+            hidden.pop()
+            return b""
+        return read(path)
+
+    def stat(pid: int) -> list[str]:
+        fields = process_stat(pid)
+        if pid == started.pid and hidden:
+            fields[48] = "0"  # the end of the environment
+        return fields
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr("pipeline.drills.workers.process_stat", stat)
+    assert starting_at(Path(waiting.place), CLOCK) == started
+    assert not hidden
+
+
 def test_a_worker_that_is_starting_is_ended(waiting: StartWorker) -> None:
     """It would join the app after the drill was undone."""
     started = _start(waiting)
@@ -251,11 +279,11 @@ def test_a_program_of_a_handler_is_not_taken_for_the_worker(tmp_path: Path, wait
     wait_until((tmp_path / "child").exists, lambda: "the id of the child")
     child = Process.of(int((tmp_path / "child").read_text()))
     try:
-        assert starting_at(Path(waiting.place)) == started
+        assert starting_at(Path(waiting.place), CLOCK) == started
         started.send(signal.SIGKILL)
         wait_until(lambda: not started.alive, lambda: "the shell still runs")
         assert child.alive
-        assert starting_at(Path(waiting.place)) is None
+        assert starting_at(Path(waiting.place), CLOCK) is None
     finally:
         child.send(signal.SIGKILL)
 

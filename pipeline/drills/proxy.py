@@ -124,8 +124,10 @@ class NetworkProxy:
                 if fault is not None:
                     self.affected = 0
             self._fault = fault
+            self._struck = set()
             pipes = list(self._pipes)
-        self._struck = self._ports_of(fault) if fault is not None else set()
+        if fault is not None:
+            self._struck |= self._ports_of(fault)
         if fault is not None and fault.kind == "cut":
             for pipe in pipes:
                 with suppress(OSError):
@@ -184,6 +186,11 @@ class NetworkProxy:
             pipe = _Pipe(client, upstream)
             with self._lock:
                 self._pipes.append(pipe)
+                begun = self._fault if self._fault is not fault else None
+            # `apply` did not see this connection if a cut began while it was opened.
+            if begun is not None and begun.kind == "cut" and port in self._ports_of(begun):
+                self._note()
+                _end(pipe)
             _start(lambda pipe=pipe: self._forward(pipe, self._requests))  # type: ignore[misc]
             _start(lambda pipe=pipe: self._forward(pipe, self._answers))  # type: ignore[misc]
 

@@ -9,10 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pipeline.config import KafkaSettings
+from pipeline.drills import network_faults
 from pipeline.drills.network_faults import NetworkFault, ProxyPlace
 from pipeline.drills.proxy import NetworkProxy, connections_of, serve
 from pipeline.kafka.cluster import KafkaCluster
@@ -29,8 +31,8 @@ def proxy(kafka: KafkaUnderTest) -> Iterator[NetworkProxy]:
         yield found
 
 
-def _fault(kind: str, seconds: float = 60.0, delay_ms: int = 0) -> NetworkFault:
-    return NetworkFault(kind, [os.getpid()], int((time.time() + seconds) * 1000), delay_ms)  # type: ignore[arg-type]
+def _fault(kind: str, delay_ms: int = 0) -> NetworkFault:
+    return NetworkFault(kind, [os.getpid()], int((time.time() + 60.0) * 1000), delay_ms)  # type: ignore[arg-type]
 
 
 def test_clients_reach_every_broker_only_through_the_proxy(
@@ -47,11 +49,11 @@ def test_clients_reach_every_broker_only_through_the_proxy(
 def test_a_cut_closes_connections_and_refuses_new_ones_until_its_end(proxy: NetworkProxy) -> None:
     """The worker must see what a broken network looks like, and nothing of it afterwards."""
     host, _, port = proxy.servers.partition(",")[0].rpartition(":")
-    with socket.create_connection((host, int(port))) as before:
+    with socket.create_connection((host, int(port)), 60.0) as before:
         wait_until(lambda: connections_of(os.getpid()), lambda: "the connection")
         proxy.apply(_fault("cut"))
         assert before.recv(1) == b""
-    with socket.create_connection((host, int(port))) as during:
+    with socket.create_connection((host, int(port)), 60.0) as during:
         assert during.recv(1) == b""
     assert proxy.affected == 2
     proxy.apply(None)
@@ -73,15 +75,19 @@ def test_a_slow_network_delays_only_the_processes_of_the_fault(proxy: NetworkPro
         assert proxy.affected >= 2
 
 
-def test_a_fault_ends_at_its_deadline_by_itself(proxy: NetworkProxy, tmp_path: Path) -> None:
+def test_a_fault_ends_at_its_deadline_by_itself(
+    proxy: NetworkProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The driller may be killed, and its host may be the one that is cut off."""
     place, stop = ProxyPlace.of_port(tmp_path, 1), threading.Event()
     serving = threading.Thread(target=serve, args=(proxy, place, "kafka:9092", stop))
     serving.start()
     try:
         wait_until(lambda: place.note() is not None, lambda: "the note")
-        place.begin(_fault("cut", seconds=5.0))  # long enough to be seen
+        place.begin(_fault("cut"))
         wait_until(lambda: (found := place.note()) is not None and found.fault == "cut", lambda: "the fault")
+        deadline_s = time.time() + 60.0
+        monkeypatch.setattr(network_faults, "time", SimpleNamespace(time=lambda: deadline_s))
         wait_until(lambda: (found := place.note()) is not None and not found.fault, lambda: "its end")
         assert place.fault_file.exists()
         assert [note.servers for _, note in ProxyPlace.running(tmp_path)] == [proxy.servers]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,6 +99,23 @@ def test_a_cut_closes_connections_until_its_end(proxy: NetworkProxy, broker: Ech
     assert (proxy.affected, broker.requests) == (2, 1)
     proxy.apply(None)
     assert _answered(proxy.servers)
+
+
+def test_a_cut_that_begins_while_a_connection_is_opened_closes_it(
+    proxy: NetworkProxy, broker: EchoBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise one connection of the worker would be open for the whole drill."""
+    connecting = socket.create_connection
+
+    def begin_first(address: tuple[str, int], *arguments: Any) -> socket.socket:
+        if address[1] == broker.port:  # the proxy has accepted the connection, and opens its own
+            proxy.apply(_fault("cut"))
+        return connecting(address, *arguments)
+
+    monkeypatch.setattr(socket, "create_connection", begin_first)
+    with connect(proxy.servers) as connection:
+        assert connection.recv(1) == b""
+    assert proxy.affected == 1
 
 
 def test_an_unreachable_broker_looks_like_one(proxy: NetworkProxy, broker: EchoBroker) -> None:

@@ -212,7 +212,7 @@ def test_a_worker_that_is_starting_is_not_started_again(tmp_path: Path, waiting:
     first = _start(waiting)
 
     class Clock(SystemClock):
-        """The first pause lets the worker go on."""
+        """The first pause lets the worker continue."""
 
         def sleep(self, seconds: float) -> None:
             (tmp_path / "go").touch()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.peer_watch import greeting
 from pipeline.peers.listener import MAX_CONNECTIONS
 from pipeline.ports.peers import PeerTarget
 from tests.support.peers import Watching, end_connections, listening, listening_process, peers
@@ -83,16 +84,18 @@ def test_a_port_that_was_never_met_is_not_judged(watching: Watching) -> None:
 
 def test_a_program_with_another_protocol_is_not_a_death(watching: Watching) -> None:
     """The port of a dead process may be anybody's; Kafka decides then."""
-    with listening(ONE) as (_, target):
-        watching.watch(target)
-    with socket.create_server(("127.0.0.1", target.port)) as foreign:
-        foreign.settimeout(30)
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        port.settimeout(30)
+        target = PeerTarget("a", ONE, *port.getsockname())
+        watching.watch(target, met=0)
+        with port.accept()[0] as process:
+            process.sendall(greeting(ONE))
+            watching.watch(target)
         for _ in range(2):
-            with foreign.accept()[0] as connection:
-                connection.sendall(b"220 mail.example.org ESMTP\r\n")
-                assert connection.recv(1) == b""
-    # Between the two there may have been a moment in which the port was free.
-    assert watching.deaths in ([], [target])
+            with port.accept()[0] as foreign:
+                foreign.sendall(b"220 mail.example.org ESMTP\r\n")
+                assert foreign.recv(1) == b""
+        assert watching.deaths == []
 
 
 def test_a_target_that_is_no_longer_given_is_forgotten(watching: Watching) -> None:
@@ -149,12 +152,12 @@ def test_a_port_that_is_taken_is_logged_and_nothing_fails() -> None:
 
 def test_a_worker_that_is_switched_off_opens_no_socket() -> None:
     """`peer_watch = "off"` is for hosts that forbid it."""
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before, threads = len(list(Path("/proc/self/fd").iterdir())), set(threading.enumerate())
     off = peers(peer_watch="off")
     assert off.listen(ONE) is None
     off.watch([PeerTarget("a", TWO, "127.0.0.1", 1)], lambda _target: None)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
-    assert not [thread for thread in threading.enumerate() if thread.name == "pipeline-peers"]
+    assert set(threading.enumerate()) <= threads
     off.close()
 
 

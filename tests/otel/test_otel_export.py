@@ -70,7 +70,7 @@ def test_a_collector_that_hangs_blocks_no_commit(
     receiver: Receiver, fast: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The threads of the worker only add to a queue."""
-    monkeypatch.delenv("OTEL_EXPORTER_OTLP_TIMEOUT")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
     monkeypatch.setattr(telemetry, "CLOSE_S", 0.2)
     exporting = Exporting(receiver.url)
     receiver.gate.clear()
@@ -81,7 +81,7 @@ def test_a_collector_that_hangs_blocks_no_commit(
     assert len(exporting.driver.outputs(exporting.sums.sums)) == 50
     began_s = time.monotonic()
     exporting.close()  # the answer is still missing
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 20
     assert not receiver.gate.is_set()
 
 

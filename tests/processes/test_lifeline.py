@@ -15,7 +15,7 @@ import pytest
 from pipeline.core.departures import DepartureRecord
 from pipeline.processes.lifeline import TiedProcess, ended_by
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 CHILD = """
 import ctypes, sys, time
 from pipeline.core.departures import DepartureRecord
@@ -24,9 +24,9 @@ from pipeline.runtime.metrics.figures import WorkerCounters
 report = tie(sys.argv[1])
 report(WorkerCounters(1, 2, 3, 4, 5, 6, 7, 8, 9), DepartureRecord("notes", b"left/w", b"[1]"))
 """
-HANGS_IN_PYTHON = CHILD + "time.sleep(60)"
+HANGS_IN_PYTHON = CHILD + "time.sleep(600)"
 # As a handler inside a C library that never lets go: no other thread of the interpreter runs.
-HOLDS_THE_INTERPRETER = CHILD + "ctypes.PyDLL(None).sleep(60)"
+HOLDS_THE_INTERPRETER = CHILD + "ctypes.PyDLL(None).sleep(600)"
 SUPERVISOR = """
 import sys, time
 from pipeline.processes.lifeline import TiedProcess
@@ -34,7 +34,7 @@ children = [TiedProcess([sys.executable, "-c", sys.argv[1]]) for _ in range(2)]
 while not all(child.progress for child in children):
     time.sleep(0.01)
 print(*(child.pid for child in children), flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from pipeline.broker import LocalKafka, cache_dir
@@ -82,6 +84,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     real = {item.path for item in items if item.get_closest_marker("kafka")}
     items.sort(key=lambda item: item.path not in real)
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """Take back how a command that ran in this process has configured the log, for all tests that follow here."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    structlog.reset_defaults()
+    root.setLevel(level)
+    for handler in list(root.handlers):
+        if type(handler).__module__.startswith("pipeline."):
+            root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

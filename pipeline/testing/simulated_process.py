@@ -6,6 +6,7 @@ a disk or a server survives a crash, as the real one does.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -95,7 +96,12 @@ class SimulatedProcess:
         self._tracer: Tracer = NoTracer()  # tests of traces set it
         self._partitions = max(1, self._most_tasks) if partitions is None else partitions
         self._logged = structlog.testing.CapturingLogger()
-        self._log: Logger = structlog.wrap_logger(self._logged, processors=[_as_fields])
+        # Of all levels, however the program of the test has configured structlog.
+        self._log: Logger = structlog.wrap_logger(
+            self._logged,
+            processors=[_as_fields],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
+        )
         self.create_topics()
 
     def run(self) -> None:

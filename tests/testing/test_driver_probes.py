@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
+import structlog
 
 from pipeline import App, Context, Event, HandlerError, InputError
 from pipeline.testing import Step, TestDriver
@@ -90,3 +93,10 @@ def test_a_deferred_commit_runs_when_it_is_told() -> None:
     assert len(sums.driver.outputs(sums.sums)) == 1
     assert not sums.driver.run_deferred()
     assert not Sums.begun().driver.run_deferred()
+
+
+def test_log_events_are_those_of_all_levels() -> None:
+    """A program that logs only errors has tests of the other events, too."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    driver = Sums.begun().driver
+    assert driver.log_events("task_live")

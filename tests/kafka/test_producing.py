@@ -236,7 +236,7 @@ def test_an_abort_that_kafka_does_not_answer_has_a_bound(
     numbers: Numbers, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bound is safe, because the next transaction begins with a fence."""
-    monkeypatch.setattr("pipeline.transactions.engine.ABORT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("pipeline.transactions.engine.ABORT_TIMEOUT_S", 5.0)
     held = proxy.hold(Api.END_TXN)
 
     def stop_in_the_middle() -> None:

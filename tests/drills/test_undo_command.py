@@ -9,12 +9,15 @@ from tests.support.drills.live import LiveApp
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
 
+# Longer than a busy machine needs to end the drill. No test waits for it.
+FREEZE = ("run", "freeze-worker", "--worker", "a", "--seconds", "150", "--yes")
+
 
 def test_a_frozen_worker_continues_after_the_driller_was_killed(live: LiveApp) -> None:
     """Otherwise a drill whose terminal is closed would be an incident."""
     worker = holder_of(live.place("a"))
     assert worker is not None
-    driller = live.start("run", "freeze-worker", "--worker", "a", "--yes")
+    driller = live.start(*FREEZE)
     live.wait_for(lambda: worker.stopped or driller.poll() is not None)
     driller.kill()
     said, _ = driller.communicate()
@@ -47,17 +50,17 @@ def test_an_abort_condition_ends_the_drill_and_restores(live: LiveApp) -> None:
     """The operator's bound must hold while the fault lasts, and the worker must be back."""
     worker = holder_of(live.place("a"))
     assert worker is not None
-    said = live.run("run", "freeze-worker", "--worker", "a", "--yes", "--abort-if", "elapsed_s > 1", code=6)
+    said = live.run(*FREEZE, "--abort-if", "elapsed_s > 1", code=6)
     assert "aborted: elapsed_s > 1" in said
     report = live.report()
     assert report.verdict == "aborted"
     assert report.abort_fired.startswith("elapsed_s > 1 (")
     assert [each.result for each in report.restored] == ["continued"]
     assert not worker.stopped
-    driller = live.start("run", "freeze-worker", "--worker", "a", "--yes")
+    driller = live.start(*FREEZE)
     live.wait_for(lambda: worker.stopped or driller.poll() is not None)
     assert "asked freeze-worker-" in live.run("abort")
-    said, _ = driller.communicate(timeout=90)
+    said, _ = driller.communicate(timeout=170)
     assert driller.returncode == 6, said
     assert live.intent() is None
     live.finish()

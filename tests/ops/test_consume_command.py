@@ -93,7 +93,7 @@ def test_following_shows_what_comes_from_now_on(command: Command, unique_name: s
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["value"] == "early"
     _write(command.settings, topic, [b"late"])
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     assert json.loads(out)["value"] == "late"
     assert process.returncode == 0
     _, err = command.run("consume", topic, "--from", "end", code=2)

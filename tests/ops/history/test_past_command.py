@@ -136,7 +136,7 @@ def flown(
         wait_until(rig.checkpointed, f"a checkpoint after {len(rig.flights)} flights")
     yield rig
     rig.worker.send_signal(signal.SIGTERM)
-    rig.worker.wait(timeout=30)
+    rig.worker.wait(timeout=90)
 
 
 def folded(records: list[Record], before: int) -> dict[str, Any]:

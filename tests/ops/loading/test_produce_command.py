@@ -18,7 +18,7 @@ import pytest
 import zstandard
 from pyarrow import parquet
 
-from pipeline.core.names import LOADS_TOPIC
+from pipeline.core.names import LOADS_TOPIC, TopicPartition
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ops.loading.loader import LOADS, find_topic
@@ -57,24 +57,24 @@ def test_a_load_killed_again_and_again_ends_with_every_row_exactly_once(
     command.create(topic)
     _csv(tmp_path / "rows.csv", rows)
     arguments = ("produce", topic, "rows.csv", "--key", "key", "--batch", "500")
-    with closing(KafkaCluster(command.settings)) as cluster:
-        find_topic(cluster, topic)
-    kills = 0
+    partition, kills = TopicPartition(topic, 0), 0
     with closing(KafkaJournalReader(command.settings)) as reader:
         while kills < 5:
-            before = reader.bounds(LOADS).end
+            before = reader.bounds(partition).end
             process = command.start(*arguments)
             wait_until(
-                # Behind the two offsets of the barrier.
-                lambda p=process, b=before: p.poll() is not None or reader.bounds(LOADS).end > b + 2,  # type: ignore[misc]
-                "the first transaction",
+                # Behind the marker by which it aborts the transaction of the one before.
+                lambda p=process, b=before: (
+                    p.poll() is not None or reader.bounds(partition).stable_end > b + 1
+                ),  # type: ignore[misc]
+                "the first commit",
             )
             try:
                 process.wait(dice.uniform(0, 0.08))
             except subprocess.TimeoutExpired:
                 process.kill()
                 kills += 1
-            process.wait(10)
+            process.wait(60)
             assert process.returncode == -signal.SIGKILL, "it ended before it was killed five times"
     summary = command.json(*arguments)
     assert summary["total_records"] == rows
@@ -96,7 +96,7 @@ def test_a_load_killed_before_and_during_its_start_is_not_harmed(
             process.wait(dice.uniform(0.3, 0.9))
         except subprocess.TimeoutExpired:
             process.kill()
-        process.wait(10)
+        process.wait(60)
     command.run(*arguments)
     _check(command, topic, 2_000)
 

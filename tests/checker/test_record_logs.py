@@ -16,7 +16,7 @@ from tests.support.checker import Checker, HistoryError, KafkaLog, MemoryLog
 from tests.support.checker.log import LiveReader, Log, Place
 from tests.support.waiting import wait_until
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class Written(Protocol):

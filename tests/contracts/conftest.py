@@ -43,7 +43,7 @@ from pipeline.testing.memory_members import MemoryMembers
 from pipeline.testing.memory_store import MemoryStores
 from tests.support.raw_records import RawRecord, write_raw
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

@@ -25,6 +25,7 @@ from pipeline.http.application import PageAnswer, PageRequest
 from pipeline.runtime.row_queries import Elsewhere
 from pipeline.testing import TestDriver, TestProducer
 from pipeline.testing.memory_clients import MemoryCluster, MemorySources
+from tests.support.waiting import WITHIN_S
 
 _numbers: Iterator[int] = numbers()
 
@@ -60,9 +61,9 @@ class Running:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Turn the worker and the loop until a condition holds."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + WITHIN_S
         while not condition():
-            assert time.monotonic() < deadline, "the condition did not hold within 20 s"
+            assert time.monotonic() < deadline, f"the condition did not hold within {WITHIN_S} s"
             self.driver.run()
             self.loop.turn(self.driver.worker)
 

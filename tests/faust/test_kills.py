@@ -36,7 +36,6 @@ def test_kills_at_each_step_of_a_commit_leave_a_faust_application_exact(bench: W
 
 
 @pytest.mark.unverified
-@pytest.mark.timeout(200)
 def test_kills_leave_batches_behind_a_repartition_topic_exact(
     kafka: KafkaUnderTest, unique_name: str, tmp_path: Path
 ) -> None:
@@ -64,7 +63,6 @@ def test_kills_leave_batches_behind_a_repartition_topic_exact(
 
 
 @pytest.mark.kills
-@pytest.mark.timeout(400)
 def test_kills_at_random_moments_leave_a_faust_application_exact(bench: Workbench) -> None:
     """Also while agents wait and rows are changed in place."""
     chance = random.Random(7)

@@ -11,7 +11,7 @@ from tests.conftest import KafkaUnderTest
 from tests.support.faust.all_cases import CASES
 from tests.support.faust.harness import FaustRun, WorkerRun, run_under_faust, run_under_worker
 
-pytestmark = [pytest.mark.kafka, pytest.mark.faust, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.kafka, pytest.mark.faust]
 
 KILLS = 6
 

@@ -184,7 +184,7 @@ def test_without_an_answer_in_time_the_error_says_why(
     address = serve(workers, *answers) if owner is None else owner
     after = Delivered("orders", partition_of(b"ann", PARTITIONS), 41, b"id", 0)
     with OneReader(address) as reader, pytest.raises(QueryError) as failed:
-        reader.get(totals, "ann", after=after, max_age_s=1.0, timeout_s=0.5)
+        reader.get(totals, "ann", after=after, max_age_s=1.0, timeout_s=2.0)
     assert reason in failed.value.message
     assert "no answer for task shop/main/" in failed.value.message
 

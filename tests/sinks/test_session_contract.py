@@ -236,7 +236,7 @@ def test_a_transaction_that_waits_for_a_row_holds_no_later_one(
     """So two owners with different numbers of tasks, which share rows, never deadlock."""
     if bench.engine != "postgres":
         pytest.skip("one transaction at a time")
-    monkeypatch.setattr("pipeline.databases.postgres.session.LOCK_MS", 5_000)
+    monkeypatch.setattr("pipeline.databases.postgres.session.LOCK_MS", 25_000)
     first, all_of_them, last = bench.session(), bench.session(), bench.session()
     several(first)
     watch = bench.opened[0]
@@ -388,7 +388,7 @@ def test_a_take_over_waits_for_an_open_transaction_and_ends_one_that_stays_open(
     zombie, successor = bench.begun(), bench.session()
     zombie.begin()
     assert zombie.move(HOLD, {"orders": 7})
-    for _ in range(3):
+    for _ in range(100):  # the server ends the session when that is scheduled
         try:
             successor.begin()
             assert successor.lock(TASK, TASKS) == [ROW]

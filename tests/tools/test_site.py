@@ -43,7 +43,7 @@ def _build(directory: Path) -> subprocess.CompletedProcess[str]:
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=80,
+        timeout=300,
         check=False,
     )
 

@@ -20,7 +20,7 @@ from tests.support.kafka.producing import ordered_producer
 
 __all__ = ["Input", "Message", "Reader", "create_topics", "send"]
 
-_ANSWER_S = 30.0
+_ANSWER_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

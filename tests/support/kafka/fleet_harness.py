@@ -73,6 +73,7 @@ class FleetBench:
         self.processes: list[Process] = []
         self._disks: dict[str, str] = {}
         self.app = "tests.support.kafka.sums:app"
+        self.program = "pipeline"  # the module that the workers run
         self.package: Path | None = None  # the directory of the package that the workers run; None: this one
         self.servers: dict[str, str] = {}  # by worker, if they are not those of the bench
 
@@ -97,7 +98,7 @@ class FleetBench:
         with log.open("ab") as file:
             child = subprocess.Popen(
                 [
-                    sys.executable, "-m", "pipeline", "worker", self.app,
+                    sys.executable, "-m", self.program, "worker", self.app,
                     "--kafka", self.servers.get(worker, self.bench.servers), "--worker-id", worker,
                     "--state-dir", str(self._directory / "disks" / disk), "--commit-interval-ms", "50",
                     *(("--processes", "1") if supervised else ()),

@@ -20,6 +20,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.kafka
 
 PARTITIONS, TASKS = 6, 3
+DEADLINE_S = 60.0
 TOKEN = "a-word"  # noqa: S105 - of these tests
 
 
@@ -76,7 +77,10 @@ def expected(fleet: FleetBench) -> dict[str, Sum]:
 def wait_for_rows(fleet: FleetBench, reader: Reader, shop: Shop) -> None:
     """Wait until the rows contain all inputs: a worker applies a commit after its outputs can be read."""
     rows = expected(fleet)
-    wait_until(lambda: {key: reader.get(shop.totals, key).value for key in rows} == rows, fleet.story)
+    wait_until(
+        lambda: {key: reader.get(shop.totals, key, timeout_s=DEADLINE_S).value for key in rows} == rows,
+        fleet.story,
+    )
 
 
 def test_rows_of_all_workers_are_read_and_the_own_write_is_in_the_next_answer(fleet: FleetBench) -> None:
@@ -90,11 +94,11 @@ def test_rows_of_all_workers_are_read_and_the_own_write_is_in_the_next_answer(fl
     shop = Shop(fleet.bench.prefix)
     with Reader(shop.app, settings(fleet)) as reader, Producer(settings(fleet)) as producer:
         wait_for_rows(fleet, reader, shop)
-        assert reader.get(shop.totals, "unknown").value is None
+        assert reader.get(shop.totals, "unknown", timeout_s=DEADLINE_S).value is None
         for number in range(50):
             key = f"new-{number % 5}"
             answer = reader.get(
-                shop.totals, key, after=producer.send(shop.amounts, key, Amount(1)), timeout_s=30.0
+                shop.totals, key, after=producer.send(shop.amounts, key, Amount(1)), timeout_s=DEADLINE_S
             )
             assert answer.value == Sum(number // 5 + 1, number // 5 + 1)
         with (
@@ -116,4 +120,4 @@ def test_a_killed_worker_costs_the_time_of_the_take_over_and_no_wrong_answer(fle
         wait_for_rows(fleet, reader, shop)
         killed.child.send_signal(signal.SIGKILL)
         killed.child.wait()
-        assert {key: reader.get(shop.totals, key, timeout_s=30.0).value for key in rows} == rows
+        assert {key: reader.get(shop.totals, key, timeout_s=DEADLINE_S).value for key in rows} == rows

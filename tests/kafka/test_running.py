@@ -28,7 +28,7 @@ from tests.support.ports import closed_port, free_port
 
 pytestmark = pytest.mark.kafka
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class Shop:

@@ -48,7 +48,7 @@ def test_table_show_gives_one_key_all_keys_or_says_what_is_wrong(bench: Workbenc
     """An operator must be able to read a state without a debugger, a change or a lock on a running worker."""
     bench.send(100, keys=5)
     worker = bench.worker()
-    bench.wait_for_outputs(worker)
+    bench.catch_up(worker)  # a worker applies a commit after its outputs can be read
     options = ("--app", "tests.support.kafka.sums:app", "--state-dir", str(bench.state_dir))
     one = bench.command("table", "show", "totals", "key-3", *options, "--json")
     assert one.returncode == 0, one.stderr

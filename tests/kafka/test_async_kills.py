@@ -51,6 +51,7 @@ class Service(socketserver.ThreadingTCPServer):
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 128  # a worker opens many connections at once; Linux drops those beyond this number
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Ask)

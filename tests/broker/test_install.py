@@ -12,6 +12,7 @@ import pytest
 from pipeline.broker.install import Jar, Lock, ensure_installed, install_dir, shipped_lock
 from pipeline.broker.reporting import BrokerError
 
+_DEADLINE_S = 60.0
 CONTENTS = {"org.example:one:1": b"first jar", "org.example:two:2": b"the second jar"}
 
 
@@ -149,7 +150,7 @@ def test_two_installations_at_once_download_once(tmp_path: Path) -> None:
 
     def slow(coordinate: str, into: Path) -> Path:
         first_is_downloading.set()
-        go_on.wait(10)
+        go_on.wait(_DEADLINE_S)
         return repository.fetch(coordinate, into)
 
     waiting = threading.Event()
@@ -160,12 +161,12 @@ def test_two_installations_at_once_download_once(tmp_path: Path) -> None:
         )
     )
     one.start()
-    assert first_is_downloading.wait(10)
+    assert first_is_downloading.wait(_DEADLINE_S)
     two.start()
-    assert waiting.wait(10)
+    assert waiting.wait(_DEADLINE_S)
     go_on.set()
-    one.join(10)
-    two.join(10)
+    one.join(_DEADLINE_S)
+    two.join(_DEADLINE_S)
 
     assert sorted(repository.served) == sorted(CONTENTS)
 

@@ -17,7 +17,7 @@ from pipeline.broker.wire import view_of
 
 pytestmark = pytest.mark.kafka
 
-_ANSWER_S = 30.0
+_ANSWER_S = 60.0
 
 
 @pytest.fixture(scope="module")

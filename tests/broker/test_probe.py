@@ -47,7 +47,7 @@ def test_answer_of_a_cluster_is_read() -> None:
     """Nodes, cluster and controller decide whether the cluster is complete and ours."""
     body = _metadata()
     with _server(struct.pack(">i", len(body)) + body) as port:
-        assert view_of(port) == View("cluster", frozenset({1, 2}), 2)
+        assert view_of(port, timeout_s=60.0) == View("cluster", frozenset({1, 2}), 2)
 
 
 @pytest.mark.parametrize(

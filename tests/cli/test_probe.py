@@ -13,6 +13,8 @@ from pipeline.broker.ports import choose_ports
 from pipeline.http.server import HttpServer
 from tests.cli.conftest import Run
 
+# This process may not run for seconds on a busy machine.
+PATIENT = ("--timeout-s", "50")
 _STUCK = b'{"live": false, "error": "no progress for at least 31 s", "hint": "find the handler"}'
 
 
@@ -51,7 +53,7 @@ def worker() -> Iterator[_Worker]:
 
 def test_a_live_worker_passes_the_probe(pipeline: Run, worker: _Worker) -> None:
     """It asks /livez at the port of the settings, although the worker listens on every address."""
-    done = pipeline("probe", code=0, PIPELINE_HTTP_HOST="0.0.0.0", PIPELINE_HTTP_PORT=worker.port)  # noqa: S104
+    done = pipeline("probe", *PATIENT, code=0, PIPELINE_HTTP_HOST="0.0.0.0", PIPELINE_HTTP_PORT=worker.port)  # noqa: S104
     assert done.stdout == "live\n"
     assert worker.asked == ["/livez"]
 
@@ -59,14 +61,14 @@ def test_a_live_worker_passes_the_probe(pipeline: Run, worker: _Worker) -> None:
 def test_a_stuck_worker_fails_with_its_own_reason(pipeline: Run, worker: _Worker) -> None:
     """`docker inspect` shows the output of a failed health check."""
     worker.live = (b"503 Service Unavailable", _STUCK)
-    done = pipeline("probe", "--http-port", worker.port, code=1)
+    done = pipeline("probe", *PATIENT, "--http-port", worker.port, code=1)
     assert "the worker is not live: no progress for at least 31 s" in done.stderr
     assert "find the handler" in done.stderr
 
 
 def test_a_worker_can_be_live_and_not_ready(pipeline: Run, worker: _Worker) -> None:
     """A script that waits for the tasks asks for more than a health check does."""
-    done = pipeline("probe", "ready", code=1, PIPELINE_HTTP_PORT=worker.port)
+    done = pipeline("probe", "ready", *PATIENT, code=1, PIPELINE_HTTP_PORT=worker.port)
     assert "the worker is not ready: restoring" in done.stderr
     assert worker.asked == ["/readyz"]
 
@@ -89,7 +91,7 @@ def test_a_port_that_never_answers_fails_the_probe(pipeline: Run) -> None:
 def test_another_server_fails_the_probe(pipeline: Run, worker: _Worker) -> None:
     """A status of 200 alone does not show that a worker has the port."""
     worker.live = (b"200 OK", b"<html>hello</html>")
-    done = pipeline("probe", "--http-port", worker.port, code=1)
+    done = pipeline("probe", *PATIENT, "--http-port", worker.port, code=1)
     assert "no answer" in done.stderr
 
 

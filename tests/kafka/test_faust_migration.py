@@ -68,7 +68,7 @@ class Shop:
             [NewTopic(f"{name}-{topic}", PARTITIONS, 1) for topic in ("orders", "sums")]
         )
         for future in created.values():
-            future.result(timeout=30)
+            future.result(timeout=60)
 
     def send(self, count: int) -> None:
         for _ in range(count):
@@ -77,7 +77,7 @@ class Shop:
             self.sent.append((customer, number))
             value = msgspec.json.encode({"customer": customer, "cents": number})
             self._producer.produce(f"{self.name}-orders", value, customer.encode())
-        self._producer.flush(30)
+        assert self._producer.flush(60) == 0
 
     def faust(self) -> subprocess.Popen[bytes]:
         """A worker of Faust."""

@@ -44,7 +44,7 @@ class Alarms(TimedEvents):
                 partition,
                 timestamp=START_MS + at_s * 1000,
             )
-        assert producer.flush(30) == 0
+        assert producer.flush(60) == 0
 
     def happened(self) -> dict[str, list[Happened]]:
         found: dict[str, list[Happened]] = {str(partition): [] for partition in range(PARTITIONS)}

@@ -57,7 +57,7 @@ def test_a_poison_record_stops_its_task_until_the_cause_is_fixed(bench: Workbenc
     bench.send(100)
     producer = ordered_producer(bench.servers)
     producer.produce(f"{bench.prefix}-amounts", b"{broken", b"key-1", partition=0)
-    assert producer.flush(10) == 0
+    assert producer.flush(DEADLINE_S) == 0
     worker = bench.worker()
     bench.wait_for_outputs(worker)
     _wait_for_log(bench, "task_failed", 2)  # both groups read the record

@@ -73,7 +73,7 @@ class TimedEvents:
             self.sent[number] = key, at_ms
             value = msgspec.json.encode({"n": number, "at_ms": at_ms})
             producer.produce(f"{self.prefix}-{self._random.choice(self._inputs)}", value, key)
-        assert producer.flush(30) == 0
+        assert producer.flush(60) == 0
 
     def start(self) -> None:
         environment = {**os.environ, "COUNTS_PREFIX": self.prefix, "PIPELINE_INPUT_IDLE_S": "2"}

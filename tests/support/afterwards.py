@@ -13,7 +13,7 @@ from tests.support.checker import LOADS, Checker, KafkaLog, MemoryLog
 
 __all__ = ["committed_records", "committed_records_are_verified", "memory_records_are_verified"]
 
-_MARKERS_S = 10.0
+_MARKERS_S = 30.0
 
 
 class _New:

@@ -19,7 +19,7 @@ from pipeline.drills.report import Report
 from pipeline.drills.reports import Reports
 from pipeline.drills.workers import holder_of
 from tests.support.kafka.fleet_harness import FleetBench
-from tests.support.kafka.harness import Workbench
+from tests.support.kafka.harness import MARKERS_S, Workbench
 from tests.support.pages import ROOT
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
@@ -171,8 +171,8 @@ class LiveApp:
     def finish(self) -> None:
         """Stop the input, wait for all outputs, and compare them with the fold over the inputs."""
         self._stop_sending()
-        wait_until(lambda: self.bench.outputs() == self.bench.expected(), self.fleet.story)
-        self.bench.checker.check(settle_s=10.0)
+        self.wait_for(lambda: self.bench.outputs() == self.bench.expected())
+        self.bench.checker.check(settle_s=MARKERS_S)
 
     def close(self) -> None:
         """End the workers, also those that drills have started: they hold locks of the test's state directories."""

@@ -33,7 +33,7 @@ PARTITIONS = 2
 GROUPS = ("main", "counting")
 DEADLINE_S = 60.0
 # The maximum time until the markers of a decided transaction are in all of its partitions.
-MARKERS_S = 10.0
+MARKERS_S = 30.0
 
 
 class Workbench:

@@ -120,6 +120,9 @@ def test_a_stale_leader_that_answers_costs_no_record(
         loads.run(ROWS)
         outage.close()
         bench.senders = servers
+        # A worker that stops while it reads from the stale leader gives up, and says so with its exit code.
+        bench.send(600)
+        bench.wait_for_outputs(worker, within_s=WITHIN_S)
         assert bench.stop(worker) == 0, bench.log.read_text()
         bench.send(100)
         bench.finish()

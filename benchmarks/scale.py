@@ -254,7 +254,7 @@ def commits_per_s(tasks: int, records_per_s: float, workers: int, settings: Work
         while arrivals[0][0] <= clock.monotonic_s():
             at, number = arrivals[0]
             heapq.heapreplace(arrivals, (at + random.expovariate(records_per_s), number))
-            rate.polled(1, settings.max_poll_records)
+            rate.polled(1, more_wait=False)
             if number not in opened:
                 opened.add(number)
                 paces[number].opened()

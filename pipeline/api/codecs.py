@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, get_origin
@@ -58,6 +58,13 @@ class ValueCodec(Generic[V]):
         if self.decode_message is not None:
             return self.decode_message(record.value(), record)
         return self.decode(record.value())
+
+    def read_all(self, records: Iterable[Record]) -> list[V]:
+        """The values of records. Raises like `decode`."""
+        with_message, decode = self.decode_message, self.decode
+        if with_message is not None:
+            return [with_message(record.value(), record) for record in records]
+        return [decode(record.value()) for record in records]
 
 
 def resolve_value(

@@ -94,6 +94,8 @@ class WorkerSettings:
         max_commits_per_s: The limit for all tasks of a worker, and for the early commits of all workers of the app
             together. Above it, commits are larger and less frequent.
         max_poll_records: Records that one poll takes from the client. A partition is paused when twice as many wait.
+        max_batch_records: The most records of a batch. While records wait, a poll for a group with only batch handlers
+            takes as many, up to 8 MiB of values.
         poll_timeout_ms: How long a worker waits for input in one poll. While a commit is in progress, polls are
             shorter. A worker of one group in which nothing is in progress waits four times as long. In milliseconds.
         cache_bytes: Decoded values in memory, of all tables of all tasks of the process together. Sizes are estimated
@@ -166,6 +168,7 @@ class WorkerSettings:
     max_bytes_per_commit: PositiveCount = 16 * 1024 * 1024
     max_commits_per_s: PositiveCount = 200
     max_poll_records: PositiveCount = 4_000
+    max_batch_records: PositiveCount = 16_000
     poll_timeout_ms: Count = 5
     cache_bytes: PositiveCount = 224 * 1024 * 1024
     block_cache_bytes: Count = 48 * 1024 * 1024

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import methodcaller
 
+from pipeline.config import WorkerSettings
 from pipeline.core.names import TopicPartition
 from pipeline.ports import Record, Source
 from pipeline.runtime.live_task import LiveTask, TaskBackend
 from pipeline.runtime.plan import GroupPlan
+from pipeline.runtime.poll_size import PollSize
 
 __all__ = ["GroupRun"]
 
@@ -17,8 +19,11 @@ __all__ = ["GroupRun"]
 class GroupRun:
     """Keeps the source's assignment equal to the live tasks. Processing thread only."""
 
-    def __init__(self, plan: GroupPlan, source: Source, backend: TaskBackend) -> None:
+    def __init__(
+        self, plan: GroupPlan, source: Source, backend: TaskBackend, settings: WorkerSettings
+    ) -> None:
         self.plan = plan
+        self.poll_size = PollSize(plan.group.bindings, settings)
         self.backend = backend
         self.source = source
         self.tasks: dict[int, LiveTask] = {}
@@ -90,11 +95,12 @@ class GroupRun:
     def unhold(self, number: int) -> None:
         self._held.discard(number)
 
-    def balance(self, limit: int) -> None:
+    def balance(self) -> None:
         """Pause the partitions of tasks that are held, those that are stopped, and those with too many waiting records.
 
         A partition is resumed once none of its records wait.
         """
+        limit = 2 * self.poll_size.largest
         for number, task in self.tasks.items():
             waiting, paused = task.waiting, self._paused.get(number)
             if not (paused or waiting or task.stopped or number in self._held):

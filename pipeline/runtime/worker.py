@@ -100,7 +100,7 @@ class Worker:
         self._lifecycle.begin(ownership)
         ownership.join(lambda: self.mark)
         self._runs.extend(
-            GroupRun(plan, self._environment.sources.open(plan.id.consumer_group), backend)
+            GroupRun(plan, self._environment.sources.open(plan.id.consumer_group), backend, settings)
             for plan, backend in planned
         )
         for run, error in zip(self._runs, unreachable, strict=True):
@@ -127,7 +127,7 @@ class Worker:
                 moved |= self._advance(run, task)
             for task in list(run.leaving.values()):
                 moved |= self._advance_leaving(run, task)
-            run.balance(2 * self._settings.max_poll_records)
+            run.balance()
             self._lifecycle.note_backend_problem(run)
         moved |= self._react_to_failures()
         live = (task for run in self._runs for task in run.tasks.values())
@@ -308,8 +308,8 @@ class Worker:
             if timeout_s:
                 self._environment.clock.sleep(timeout_s)
             return False
-        records, failures = run.source.poll(self._settings.max_poll_records, timeout_s)
-        self._commit_rate.polled(len(records), self._settings.max_poll_records)
+        records, failures = run.source.poll(run.poll_size.limit, timeout_s)
+        self._commit_rate.polled(len(records), more_wait=run.poll_size.polled(records))
         for partition, batch in run.batches(records):
             task = run.task_of(partition)
             if task is not None:

@@ -99,9 +99,8 @@ def _batch(app: App, plan: Plan) -> None:
     def add(batch: Batch[str, Payment], ctx: Context) -> None:
         totals: dict[str, int] = {}
         counts: dict[str, int] = {}
-        for event in batch:
-            key = event.key
-            totals[key] = totals.get(key, 0) + event.value.amount
+        for key, payment in zip(batch.keys, batch.values, strict=True):
+            totals[key] = totals.get(key, 0) + payment.amount
             counts[key] = counts.get(key, 0) + 1
         table = ctx.table(sums)
         for key, total in totals.items():

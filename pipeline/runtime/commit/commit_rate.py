@@ -70,10 +70,10 @@ class CommitRate:
             self._idle_s = now_s
         self._polled = 0
 
-    def polled(self, records: int, most: int) -> None:
-        """A poll has returned this number of records, and `most` is the most that it may return."""
+    def polled(self, records: int, *, more_wait: bool) -> None:
+        """A poll has returned this number of records. `more_wait`: it has returned as many as it may."""
         self._polled += records
-        if records >= most:
+        if more_wait:
             self._full_until_s = self.clock.monotonic_s() + self.interval_s
 
     def may(self, task: TaskId) -> bool:

@@ -326,10 +326,11 @@ class Processor:
                 admitted = seen.admit(records)
                 unique = admitted.records
             if unique:
-                context.message = max(unique, key=_timestamp)
-                keys = [topic.key.decode(record.key()) for record in unique]
-                values = [topic.value.read(record) for record in unique]
-                batch = RuntimeBatch(unique, keys, values, self._make)
+                times = [record.timestamp()[1] for record in unique]
+                context.message = unique[times.index(max(times))]
+                decode_key = topic.key.decode
+                keys = [decode_key(record.key()) for record in unique]
+                batch = RuntimeBatch(unique, keys, topic.value.read_all(unique), self._make)
                 last_ms = self._time_batch(batch)
                 binding.function(batch, context)
                 self._undo.clear()
@@ -409,6 +410,3 @@ class Processor:
                 # This frame is in its traceback. The cycle would keep what the error holds, such as a socket, open.
                 del retry
         self._errors.settle(binding, record, error, failures)
-
-
-_timestamp: Callable[[Record], int] = lambda record: record.timestamp()[1]  # noqa: E731

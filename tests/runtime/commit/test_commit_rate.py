@@ -183,7 +183,7 @@ def test_a_full_poll_means_whole_intervals_for_a_while() -> None:
     pace = TaskPace(TASKS[0], commit_rate, {})
     clock.advance(1.0)
     commit_rate.turn()
-    commit_rate.polled(4_000, 4_000)
+    commit_rate.polled(4_000, more_wait=True)
     pace.opened()
     found = []
     for _ in range(11):
@@ -223,11 +223,11 @@ def test_a_worker_without_an_idle_turn_is_behind() -> None:
     for _ in range(12):
         commit_rate.turn()
         found.append(commit_rate.behind)
-        commit_rate.polled(500, 4_000)
+        commit_rate.polled(500, more_wait=False)
         clock.advance(0.011)
     assert found == [False] * 10 + [True] * 2
     commit_rate.turn()
-    commit_rate.polled(0, 4_000)
+    commit_rate.polled(0, more_wait=False)
     commit_rate.turn()
     assert not commit_rate.behind
 
@@ -238,7 +238,7 @@ def test_an_empty_poll_of_one_group_of_two_is_not_idle() -> None:
     commit_rate = CommitRate(clock, 200, 100)
     for _ in range(12):
         commit_rate.turn()
-        commit_rate.polled(500, 4_000)
-        commit_rate.polled(0, 4_000)
+        commit_rate.polled(500, more_wait=False)
+        commit_rate.polled(0, more_wait=False)
         clock.advance(0.011)
     assert commit_rate.behind

@@ -108,7 +108,7 @@ def test_input_that_waits_for_its_task_is_not_skipped() -> None:
     sums.driver.run()
     (run,) = sums.driver.worker.runs
     run.hold(0)
-    run.balance(1)
+    run.balance()
     send_in_transactions(sums, 2, 3)
     be_quiet(sums.driver, 2 * QUIET_S)
     assert commits(sums) == 1

@@ -29,6 +29,9 @@ from pipeline.broker.ports import choose_ports
 from pipeline.broker.reporting import BrokerError
 from pipeline.broker.state import new_cluster_id
 from pipeline.broker.wire import view_of
+from tests.support.ports import take_turns
+
+take_turns()
 
 _IMAGE = os.environ.get("KAFKA_IMAGE", "apache/kafka:4.4.0")
 _CONNECT_S = 5.0

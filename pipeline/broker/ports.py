@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +46,7 @@ def choose_ports(count: int, *, avoid: Collection[int] = ()) -> list[int]:
     """
     chosen: list[int] = []
     candidates = range(_LOWEST, _ephemeral_start())
-    # Random, so that brokers that start at the same time try different ports.
-    for port in random.SystemRandom().sample(candidates, k=min(1_000, len(candidates))):
+    for port in _tried(candidates):
         if len(chosen) == count:
             break
         if port not in avoid and is_free(port):
@@ -57,6 +56,11 @@ def choose_ports(count: int, *, avoid: Collection[int] = ()) -> list[int]:
             f"no {count} free ports between {_LOWEST} and {candidates.stop}", hint="name one: --port"
         )
     return chosen
+
+
+def _tried(candidates: range) -> Iterable[int]:
+    """The ports to try: random ones, so that brokers that start at the same time try different ones."""
+    return random.SystemRandom().sample(candidates, k=min(1_000, len(candidates)))
 
 
 def listener_of(port: int) -> Listener | None:

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 from pipeline.broker.ports import HOST, choose_ports, is_free, listener_of
+from tests.support.ports import share_of
 
 
 def test_chosen_ports_are_free_and_outside_the_kernels_own_range() -> None:
@@ -23,6 +24,19 @@ def test_avoided_ports_are_not_chosen() -> None:
     """Client and controller ports are chosen one after the other."""
     ports = choose_ports(3)
     assert not set(choose_ports(3, avoid=ports)) & set(ports)
+
+
+def test_a_test_process_chooses_no_port_again() -> None:
+    """A broker of a test keeps its port while it is stopped, and so does a worker that is about to start."""
+    chosen = [choose_ports(1)[0] for _ in range(300)]
+    assert len(set(chosen)) == len(chosen)
+
+
+def test_test_processes_of_one_run_choose_different_ports() -> None:
+    """They start brokers at the same time."""
+    shares = [share_of(range(15_000, 32_768), number, 3) for number in range(3)]
+    assert sorted(port for share in shares for port in share) == list(range(15_000, 32_768))
+    assert min(map(len, shares)) > 5_000
 
 
 def test_who_listens_is_found() -> None:

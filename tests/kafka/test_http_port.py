@@ -14,16 +14,17 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from pipeline.broker.ports import is_free
 from pipeline.processes.system import Demand
 from tests.conftest import KafkaUnderTest
 from tests.support.http.scrape import Scrape
 from tests.support.kafka.harness import DEADLINE_S, Workbench
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
 SENT = 300
-MIN_PORTS = 20_000
 APP = "tests.support.kafka.sums:app"
 
 
@@ -38,16 +39,9 @@ def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[W
 @pytest.fixture
 def port() -> int:
     """Two free ports in a row; the first one."""
-    for first in range(MIN_PORTS + os.getpid() % 10_000, MIN_PORTS + 12_000, 2):
-        try:
-            with (
-                closing(socket.create_server(("127.0.0.1", first))),
-                closing(socket.create_server(("127.0.0.1", first + 1))),
-            ):
-                return first
-        except OSError:
-            continue
-    raise AssertionError("there are no free ports")
+    while not is_free((first := free_port()) + 1):
+        pass
+    return first
 
 
 def ask(port: int, path: str) -> tuple[int, str]:

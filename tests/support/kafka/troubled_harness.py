@@ -119,7 +119,7 @@ class TroubledBench(Workbench):
 
     def settle(self, worker: subprocess.Popen[bytes]) -> None:
         """Wait until this worker has processed all inputs, stop it, and check."""
-        self.wait_for_outputs(worker)
+        self.wait_for_outputs(worker, within_s=2 * DEADLINE_S)
         wait_until(lambda: self.counted() >= len(self.sent), self.log.read_text)
         assert self.stop(worker) == 0, self.log.read_text()
         self.check()

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -70,23 +70,7 @@ def test_an_app_moves_to_wider_inputs_through_kills_of_the_copy_and_of_a_worker(
     assert not list(new.records("orders"))
 
     first, second = new.start("first"), new.start("second")
-    copy = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "tests.support.kafka.copy_slowly",
-            "migrate",
-            "run",
-            *names,
-            "--kafka",
-            old.servers,
-        ],
-        stderr=subprocess.DEVNULL,
-    )
-    wait_until(lambda: copy.poll() is not None or list(new.records("orders")), new.story)
-    assert copy.poll() is None  # it waits in a transaction, however late this process sees its first one
-    copy.kill()
-    assert copy.wait() == -signal.SIGKILL
+    _kill_a_copy(old.servers, names, new)
     done = new.command("migrate", "switch", *names)
     assert done.returncode == 1
     assert "holds records that are not copied" in done.stderr
@@ -116,3 +100,17 @@ def test_an_app_moves_to_wider_inputs_through_kills_of_the_copy_and_of_a_worker(
     new.wait_until_done()
     new.stop(first)
     new.check()
+
+
+def _kill_a_copy(servers: str, names: Sequence[str], new: OrdersBench) -> None:
+    """Run a copy, and kill it after its first records, before its end."""
+    slow = "tests.support.kafka.copy_slowly"
+    copy = subprocess.Popen(
+        [sys.executable, "-m", slow, "migrate", "run", *names, "--kafka", servers], stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until(lambda: copy.poll() is not None or list(new.records("orders")), new.story)
+        assert copy.poll() is None  # it waits in a transaction, however late this process sees its first one
+    finally:
+        copy.kill()
+    assert copy.wait() == -signal.SIGKILL

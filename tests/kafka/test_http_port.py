@@ -18,7 +18,7 @@ from pipeline.broker.ports import is_free
 from pipeline.processes.system import Demand
 from tests.conftest import KafkaUnderTest
 from tests.support.http.scrape import Scrape
-from tests.support.kafka.harness import DEADLINE_S, Workbench
+from tests.support.kafka.harness import DEADLINE_S, STARTS_S, Workbench
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
@@ -164,7 +164,7 @@ def test_each_process_has_a_port_and_a_taken_one_is_a_warning(bench: Workbench, 
     bench.send(SENT)
     with closing(socket.create_server(("127.0.0.1", port + 1))):
         supervisor = bench.worker("--processes", "2", "--worker-id", "w", "--http-port", str(port))
-        bench.wait_for_outputs(supervisor)
+        bench.wait_for_outputs(supervisor, within_s=STARTS_S)
         ready(bench, port)
         wait_until(lambda: scrape(port).value("pipeline_workers") == 2, bench.log.read_text)
     warnings = [json.loads(line) for line in bench.log.read_text().splitlines() if "http_port_" in line]

@@ -13,7 +13,7 @@ import pytest
 from pipeline.core.records import partition_of
 from tests.conftest import KafkaUnderTest
 from tests.support.kafka.fleet_harness import FleetBench
-from tests.support.kafka.harness import DEADLINE_S, PARTITIONS, Workbench
+from tests.support.kafka.harness import DEADLINE_S, PARTITIONS, STARTS_S, Workbench
 from tests.support.kafka.producing import ordered_producer
 from tests.support.waiting import wait_until
 
@@ -68,7 +68,7 @@ def test_under_stop_only_the_task_of_the_record_ends(bench: Workbench) -> None:
     """
     bench.environment["CRASH"] = "fatal"
     supervisor = bench.worker("--processes", "1", "--commit-interval-ms", "20", app=APP)
-    wait_until(lambda: _said(bench, "task_failed"), bench.log.read_text)
+    wait_until(lambda: _said(bench, "task_failed"), bench.log.read_text, STARTS_S)
     (failed,) = _said(bench, "task_failed")
     assert f"{bench.prefix}-amounts[0] offset" in str(failed["message"])
     assert "crashed natively 3 times" in str(failed["message"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import KafkaUnderTest
-from tests.support.kafka.harness import DEADLINE_S, Workbench
+from tests.support.kafka.harness import DEADLINE_S, STARTS_S, Workbench
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -139,4 +139,4 @@ def _parsed(line: str) -> dict[str, str]:
 
 
 def _until(bench: Workbench, condition: Callable[[], bool]) -> None:
-    wait_until(condition, bench.log.read_text)
+    wait_until(condition, bench.log.read_text, STARTS_S)

@@ -19,7 +19,7 @@ import msgspec
 from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
 from pipeline.kafka.source import KafkaSources
-from tests.support.kafka.harness import DEADLINE_S, Workbench
+from tests.support.kafka.harness import DEADLINE_S, STARTS_S, Workbench
 from tests.support.waiting import wait_until
 
 
@@ -128,7 +128,7 @@ class FleetBench:
     def _task_count(self) -> int:
         return self.bench.tasks * len(self.bench.groups)
 
-    def wait_for_rest(self, within_s: float = DEADLINE_S) -> None:
+    def wait_for_rest(self, within_s: float = STARTS_S) -> None:
         wait_until(self.at_rest, self.story, within_s)
 
     def stop_all(self) -> None:

@@ -32,6 +32,7 @@ from tests.support.waiting import wait_until
 PARTITIONS = 2
 GROUPS = ("main", "counting")
 DEADLINE_S = 60.0
+STARTS_S = 2 * DEADLINE_S  # of several processes, which share the cores of a busy machine
 # The maximum time until the markers of a decided transaction are in all of its partitions.
 MARKERS_S = 30.0
 

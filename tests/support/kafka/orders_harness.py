@@ -22,7 +22,7 @@ from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
 from pipeline.ops.reading import committed_records
 from pipeline.ports import Record, SystemClock, TopicSpec
-from tests.support.kafka.harness import DEADLINE_S
+from tests.support.kafka.harness import DEADLINE_S, STARTS_S
 from tests.support.kafka.producing import ordered_producer
 from tests.support.runtime.orders import Sent, check_outputs
 from tests.support.waiting import wait_until
@@ -91,7 +91,7 @@ class OrdersBench:
 
     def wait_until_live(self) -> None:
         """Wait until every task of every group has a worker."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + STARTS_S
         while True:
             done = self.command("status", self.app, "--json")
             phases = [task["phase"] for task in msgspec.json.decode(done.stdout or "{}").get("tasks", [])]

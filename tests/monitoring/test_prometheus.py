@@ -89,14 +89,18 @@ def watched(kafka: KafkaUnderTest, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_prometheus_scrapes_each_worker(watched: Watched) -> None:
     """One target for each process: a sum over them is the app."""
-    up = {sample.labels["instance"]: sample.value for sample in watched.prometheus.query("up")}
-    assert up == {f"127.0.0.1:{port}": 1 for port in watched.ports}
+    expected = {f"127.0.0.1:{port}": 1 for port in watched.ports}
+
+    def up() -> dict[str, float]:  # 0 after a scrape of more than a second
+        return {sample.labels["instance"]: sample.value for sample in watched.prometheus.query("up")}
+
+    wait_until(lambda: up() == expected, lambda: str(up()))
 
 
 @pytest.mark.parametrize("name", recorded())
 def test_each_recorded_series_has_values(name: str, watched: Watched) -> None:
     """A recording rule over a metric that was renamed records nothing, and its alert never fires."""
-    assert watched.prometheus.finite(name) != []
+    wait_until(lambda: watched.prometheus.finite(name), lambda: f"no data: {name}")
 
 
 def test_the_variables_of_the_dashboard_list_the_app_and_its_groups(watched: Watched) -> None:
@@ -120,7 +124,7 @@ def test_each_query_of_the_dashboard_returns_data(title: str, expr: str, watched
     """A panel without data is not noticed until the day on which it is needed."""
     expanded = as_grafana_does(expr, watched.fleet.name)
     least = "> 0" if title in NOT_ZERO else ""
-    wait_until(lambda: watched.prometheus.finite(f"({expanded}) {least}"), lambda: f"no data: {expanded}", 30)
+    wait_until(lambda: watched.prometheus.finite(f"({expanded}) {least}"), lambda: f"no data: {expanded}")
 
 
 def as_grafana_does(expr: str, app: str) -> str:

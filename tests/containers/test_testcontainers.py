@@ -15,7 +15,7 @@ from tests.support.containers.engine import Engine
 from tests.support.containers.images import ROOT, Images
 from tests.support.containers.service import serving
 
-_SUITE_S = 400.0
+_SUITE_S = 1_200.0
 
 
 @pytest.mark.containers

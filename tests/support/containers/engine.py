@@ -51,7 +51,7 @@ class Engine:
         """The command line."""
         return [_path("podman"), *arguments]
 
-    def run(self, *arguments: str, timeout_s: float = 60.0) -> str:
+    def run(self, *arguments: str, timeout_s: float = 180.0) -> str:
         """Run a podman command. Returns its standard output. Raises CommandError or TimeoutExpired."""
         done = subprocess.run(
             self.command(*arguments),
@@ -113,7 +113,7 @@ class Engine:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
         )
         return done.stdout

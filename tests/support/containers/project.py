@@ -18,7 +18,7 @@ __all__ = ["SERVICES", "UI_TOKEN", "Ports", "Project", "sweep"]
 
 _NAME = "pipeline-test-"  # followed by the process id of the run
 _LABEL = "io.podman.compose.project"
-_UP_S = 240.0
+_UP_S = 600.0
 _GRACE_S = 40
 _SHOWN_LINES = 25
 _APP = "examples.flights.database:app"

@@ -12,8 +12,8 @@ from tests.support.containers.results import wait_until
 
 __all__ = ["serving"]
 
-_START_S = 30.0
-_END_S = 10.0
+_START_S = 120.0
+_END_S = 60.0
 
 
 @contextmanager

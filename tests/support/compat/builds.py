@@ -20,7 +20,7 @@ __all__ = ["OLD_COMMIT", "SHARING_COMMIT", "Build", "NoHistoryError", "new_build
 OLD_COMMIT = "0df7e96c430b6b59991a7a7613f88095cfa588b2"
 SHARING_COMMIT = "61249f90a7cc83fe8de1d6a387a9de4c454c03ec"  # an earlier build with the ring of this one
 ROOT = Path(__file__).parents[3]
-COMMAND_S = 60.0
+COMMAND_S = 150.0
 _NONE: Mapping[str, str] = {}
 
 

@@ -26,7 +26,7 @@ __all__ = ["GROUPS", "Handoff", "How", "MixedFleet", "Process"]
 
 GROUPS = ("main", "counting")  # those with journals
 PARTITIONS = 6
-WAIT_S = 90.0
+WAIT_S = 150.0
 
 
 @dataclass

@@ -25,7 +25,7 @@ __all__ = ["APPS", "FIXTURE", "PROGRAM", "Recorded", "sums_of", "unpack"]
 FIXTURE = Path(__file__).parents[2] / "compat" / "fixture" / "recorded.tar.xz"
 PROGRAM = "tests.support.compat.program"
 APPS = ("local", "stored", "journal")
-WAIT_S = 60.0
+WAIT_S = 150.0  # several workers, loads and replays start at once
 _NONE: Mapping[str, str] = {}
 
 

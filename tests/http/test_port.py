@@ -39,6 +39,7 @@ class Served:
             lambda: self.cluster, lambda: self.reader, lambda: MemorySources(self.driver.broker)
         )
         self.metrics = WorkerMetrics("sums", clients, self.driver.clock)
+        self.metrics._ends._wait_s = 60.0  # for the thread of the read, on a busy machine
         self.port = WorkerPort(
             self.about,
             HttpSettings(),

@@ -113,9 +113,12 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaUnderTest]:
         _require_open(choice)
         yield KafkaUnderTest(choice)
     else:
+        from tests.support.kafka.coordinators import elect_coordinators  # noqa: PLC0415 - most tests need no client
+
         _sweep()
         data_dir = broker_directory()
         with LocalKafka(data_dir, lock=_other_release(request.config)) as own:
+            elect_coordinators(own.bootstrap_servers)
             yield KafkaUnderTest(own.bootstrap_servers)
         shutil.rmtree(data_dir)
 

@@ -30,6 +30,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from pipeline.broker import LocalKafka
 from pipeline.broker.ports import HOST, choose_ports
 from pipeline.core.permissions import Grant, Operation, ResourceKind
+from tests.support.kafka.coordinators import elect_coordinators
 from tests.support.secure.certificates import Certificates, make_certificates
 from tests.support.waiting import wait_until
 
@@ -128,6 +129,7 @@ def secure_kafka(
     certificates = certificates or make_certificates(directory / "certificates")
     plain, secure = choose_ports(2)
     with LocalKafka(directory / "kafka", plain, settings=_broker_settings(host, secure, certificates)):
+        elect_coordinators(f"{HOST}:{plain}")
         yield SecureKafka(f"{host}:{secure}", f"{HOST}:{plain}", certificates)
 
 

@@ -105,9 +105,23 @@ ROWS = [
     Broken(
         "a second process of a worker is started",
         pipeline.drills.intent.StartWorker.undo,
-        "if holder is not None:",
-        "if False:",
+        "found = holder_of(place) or starting_at(place, clock)",
+        "found = None",
         f"{_INTENTS} only_if_nothing_holds",
+    ),
+    Broken(
+        "a worker that a killed driller was starting is not seen",
+        pipeline.drills.intent.StartWorker.undo,
+        "holder_of(place) or starting_at(place, clock)",
+        "holder_of(place)",
+        f"{_INTENTS} is_starting_is_not",
+    ),
+    Broken(
+        "an added worker that is starting is not stopped",
+        pipeline.drills.intent.EndProcess.undo,
+        "holder_of(place) or starting_at(place, clock)",
+        "holder_of(place)",
+        f"{_INTENTS} is_starting_is_ended",
     ),
     Broken(
         "a signal reaches a process that reuses the id",

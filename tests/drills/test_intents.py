@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import pipeline.drills.intent
 from pipeline.drills.intent import (
     ContinueProcess,
     EndProcess,
@@ -173,7 +174,18 @@ def test_a_new_state_directory_is_kept_and_the_old_one_deleted(tmp_path: Path) -
     assert not old.exists()
 
 
-def test_a_worker_is_started_only_if_nothing_holds_its_directory(tmp_path: Path) -> None:
+def _refuse_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, the start of a worker fails the test."""
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("a second worker is started")
+
+    monkeypatch.setattr(pipeline.drills.intent, "start_worker", refuse)
+
+
+def test_a_worker_is_started_only_if_nothing_holds_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two processes with one worker id would take the tasks from each other."""
     place = tmp_path / "state" / "shop"
     command = [sys.executable, "-c", HOLDER, str(place)]
@@ -181,6 +193,7 @@ def test_a_worker_is_started_only_if_nothing_holds_its_directory(tmp_path: Path)
     assert step.undo(CLOCK).startswith("started as process")
     process = holder_of(place)
     assert process is not None
+    _refuse_starts(monkeypatch)
     try:
         assert step.undo(CLOCK) == f"runs as process {process.pid}"
         assert EndProcess("a", str(place)).undo(CLOCK) == "stopped"
@@ -207,9 +220,12 @@ def _start(step: StartWorker) -> Process:
     return start_worker(step.command, Path(step.directory), step.environment, Path(step.log), place=place)
 
 
-def test_a_worker_that_is_starting_is_not_started_again(tmp_path: Path, waiting: StartWorker) -> None:
+def test_a_worker_that_is_starting_is_not_started_again(
+    tmp_path: Path, waiting: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The driller that started it was killed. A second one would end, because the directory is locked."""
     first = _start(waiting)
+    _refuse_starts(monkeypatch)
 
     class Clock(SystemClock):
         """The first pause lets the worker continue."""

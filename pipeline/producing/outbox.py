@@ -19,6 +19,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -314,12 +315,13 @@ class Outbox:
             try:
                 delivery.on_delivery(delivery)
             except Exception as raised:  # noqa: BLE001 - a caller's function must not end the deliveries of others
-                self._log.error(
-                    "on_delivery_failed",
-                    event_id=str(delivery.id),
-                    error=type(raised).__name__,
-                    message=str(raised),
-                )
+                with suppress(Exception):  # and neither must a log that the program has closed
+                    self._log.error(
+                        "on_delivery_failed",
+                        event_id=str(delivery.id),
+                        error=type(raised).__name__,
+                        message=str(raised),
+                    )
 
     # Waiting; `_room` is held
 

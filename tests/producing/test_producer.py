@@ -166,3 +166,22 @@ def test_a_callback_that_raises_does_not_end_the_deliveries_of_others() -> None:
     with TestProducer(orders) as producer:
         producer.send(orders, "k", Order(1), on_delivery=broken)
         assert producer.send(orders, "k", Order(2)).result(LONG_S).offset == 1
+
+
+def test_a_closed_log_does_not_end_the_deliveries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program may have closed its standard error, and a callback that raises is only logged."""
+    tried = threading.Event()
+
+    class ClosedLog:
+        def error(self, event: str, **_fields: object) -> None:
+            tried.set()
+            raise ValueError("I/O operation on closed file")
+
+    def broken(delivery: Delivery) -> None:
+        raise ValueError("no")
+
+    with TestProducer(orders) as producer:
+        monkeypatch.setattr(producer._outbox, "_log", ClosedLog())
+        producer.send(orders, "k", Order(1), on_delivery=broken)
+        assert tried.wait(LONG_S)
+        assert producer.send(orders, "k", Order(2)).result(LONG_S).offset == 1

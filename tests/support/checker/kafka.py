@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import (
@@ -28,6 +29,7 @@ _PASSING = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TIMED_OUT,
     KafkaError._TRANSPORT,
+    KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.REQUEST_TIMED_OUT,
@@ -92,6 +94,8 @@ class KafkaLog:
             except (_MovedError, KafkaException) as error:
                 if time.monotonic() >= deadline or not _passes(error):
                     raise
+                with suppress(KafkaException):  # the client would repeat the request with the leaders that it knows
+                    self._admin.list_topics(timeout=_REQUEST_S)
                 time.sleep(_PAUSE_S)
             finally:
                 self._consumer.unassign()

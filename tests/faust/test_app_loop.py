@@ -263,6 +263,7 @@ def test_a_routed_view_runs_where_the_key_is() -> None:
 
     with Running(app, partitions=4) as running:
         running.driver.send(words, "b", "b")
+        running.until(lambda: running.driver.table(counts) == {"b": 1})
         assert running.page("/count/?word=b").body == b"1"
         declared: Any = declared_app(app)
         declared.committed.queries = nowhere = Nowhere()

@@ -143,7 +143,7 @@ def holder_of(place: Path) -> Process | None:
 
 
 def starting_at(place: Path, clock: Clock) -> Process | None:
-    """A process that `start_worker` has started for `<state_dir>/<app>`; None if there is none.
+    """A process that `start_worker` has started for `<state_dir>/<app>`; None if it has started no such process.
 
     It finds a worker that does not hold the lock yet, also after the driller that started it was killed.
     """

@@ -71,7 +71,7 @@ class CommitRate:
         self._polled = 0
 
     def polled(self, records: int, *, more_wait: bool) -> None:
-        """A poll has returned this number of records. `more_wait`: it has returned as many as it may."""
+        """A poll has returned this number of records. `more_wait`: others probably wait in the client."""
         self._polled += records
         if more_wait:
             self._full_until_s = self.clock.monotonic_s() + self.interval_s

@@ -94,9 +94,8 @@ class KafkaLog:
             except (_MovedError, KafkaException) as error:
                 if time.monotonic() >= deadline or not _passes(error):
                     raise
-                with suppress(
-                    KafkaException
-                ):  # the client would repeat the request with the leaders that it knows
+                # Otherwise the client would repeat the request with the leaders that it knows.
+                with suppress(KafkaException):
                     self._admin.list_topics(timeout=_REQUEST_S)
                 time.sleep(_PAUSE_S)
             finally:

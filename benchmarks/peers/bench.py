@@ -140,4 +140,6 @@ def opened(environments: dict[str, Environment]) -> Iterator[Bench]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pipeline-peers-")))
         kafka = stack.enter_context(LocalKafka(directory / "kafka", settings=SETTINGS))
-        yield Bench(Topics(kafka.bootstrap_servers), directory, environments)
+        topics = Topics(kafka.bootstrap_servers)
+        topics.warm_up()
+        yield Bench(topics, directory, environments)

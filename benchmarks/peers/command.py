@@ -26,14 +26,14 @@ from rich.console import Console
 from benchmarks import BenchmarkError
 from benchmarks.peers.bench import Bench, opened
 from benchmarks.peers.cases import CASES, Case
-from benchmarks.peers.environments import ROOT, Environment, UnavailableError, environment_of, versions
-from benchmarks.peers.page import case_table, write_page
+from benchmarks.peers.environments import Environment, UnavailableError, environment_of, versions
+from benchmarks.peers.page import PLOTS, case_table, write_page
 from benchmarks.peers.results import Run, SystemResult, merged, read_results, write_results
 from benchmarks.peers.systems import SYSTEMS
 
 __all__ = ["main", "run_case"]
 
-RESULT = ROOT / "build" / "bench" / "peers.json"
+RESULT = PLOTS / "results.json"
 TURNS = 5
 BUDGET_S = 1_700.0  # of one case: a turn that would probably end later is not begun
 ERROR_CHARACTERS = 300
@@ -184,12 +184,14 @@ def machine() -> dict[str, str]:
 
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """Two runs that end at the same time merge one after the other."""
-
+    """Two runs that end at the same time merge one after the other. The lock is that of the file's directory."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_suffix(".lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    directory = os.open(file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(directory)
 
 
 if __name__ == "__main__":

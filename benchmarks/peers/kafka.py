@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
-from confluent_kafka import IsolationLevel, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec, TopicMetadata  # type: ignore[attr-defined]
 
 from benchmarks import BenchmarkError
@@ -15,6 +22,7 @@ from pipeline.kafka.clients import LOGGER
 
 __all__ = ["Topics"]
 
+Answer = TypeVar("Answer")
 _ANSWER_S = 60.0
 _DELETED_AT_ONCE = 50
 
@@ -27,7 +35,10 @@ class Topics:
         self._admin = AdminClient({"bootstrap.servers": servers}, logger=LOGGER)
 
     def create(self, names: Iterable[str], partitions: int) -> None:
-        """Create topics, and wait until they have leaders."""
+        """Create topics, and wait until the broker serves all their partitions.
+
+        It still creates their logs after the controller has said who leads them.
+        """
         wanted = [NewTopic(name, partitions, 1) for name in names]
         for future in self._admin.create_topics(wanted).values():
             future.result(_ANSWER_S)
@@ -36,10 +47,26 @@ class Topics:
             found = self._admin.list_topics(timeout=_ANSWER_S).topics
             parts = [part for topic in wanted for part in _parts(found, topic.topic)]
             if len(parts) == partitions * len(wanted) and all(leader >= 0 for leader in parts):
+                for topic in wanted:
+                    self.committed_end(topic.topic, partitions)
                 return
             if time.monotonic() > deadline_s:
                 raise BenchmarkError(f"{', '.join(topic.topic for topic in wanted)}: no leaders")
             time.sleep(0.05)
+
+    def warm_up(self) -> None:
+        """Wait until Kafka coordinates transactions and groups: it creates its topics for that on the first request."""
+        producer = Producer(
+            {"bootstrap.servers": self.servers, "transactional.id": "warm-up", "logger": LOGGER}
+        )
+        producer.init_transactions(_ANSWER_S)
+        group = ConsumerGroupTopicPartitions("warm-up")
+
+        def coordinated() -> None:
+            for future in self._admin.list_consumer_group_offsets([group]).values():
+                future.result(_ANSWER_S)
+
+        _repeated(coordinated)
 
     def load(self, topic: str, numbers: range, keys: int, *, note_bytes: int = 0, ids: bool = False) -> None:
         """Produce the records. `ids`: with the id of each as a header."""
@@ -74,15 +101,12 @@ class Topics:
         """The sum of the end offsets up to which everything is committed. Markers of transactions count as records."""
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         wanted = {TopicPartition(topic, number): latest for number in range(partitions)}
-        deadline_s = time.monotonic() + _ANSWER_S
-        while True:
+
+        def summed() -> int:
             futures = self._admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED)
-            try:
-                return sum(int(future.result(_ANSWER_S).offset) for future in futures.values())
-            except KafkaException:  # a new topic: not every node of the client knows its leader yet
-                if time.monotonic() > deadline_s:
-                    raise
-                time.sleep(0.02)
+            return sum(int(future.result(_ANSWER_S).offset) for future in futures.values())
+
+        return _repeated(summed)  # a new topic: not every node of the client knows its leader yet
 
     def delete_all_but(self, kept: Iterable[str]) -> None:
         """Delete every topic of users that is not kept: also those that a system has created for itself."""
@@ -94,6 +118,18 @@ class Topics:
         for start in range(0, len(gone), _DELETED_AT_ONCE):
             for future in self._admin.delete_topics(gone[start : start + _DELETED_AT_ONCE]).values():
                 future.result(_ANSWER_S)
+
+
+def _repeated(request: Callable[[], Answer]) -> Answer:
+    """The answer of a request that may fail at first, because Kafka or the client is not ready for it."""
+    deadline_s = time.monotonic() + _ANSWER_S
+    while True:
+        try:
+            return request()
+        except KafkaException:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.02)
 
 
 def _parts(found: Mapping[str, TopicMetadata], name: str) -> list[int]:

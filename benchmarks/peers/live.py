@@ -206,12 +206,16 @@ def partitions(bench: Bench, job: Job, name: str, turn_name: str) -> dict[str, f
 
 def _active(live: _Live, job: Job, count: int) -> list[float]:
     """The latencies with so many partitions active, at 10 records/s each."""
-    live.traffic.flow(count * ACTIVE_RATE, step=job.partitions // count)
+    step = job.partitions // count
+    accounts = range(0, job.partitions, step)
+    live.traffic.watch({partition_of(key_of(account, job.keys), job.partitions) for account in accounts})
+    live.traffic.flow(count * ACTIVE_RATE, step)
     live.steady(ACTIVE_S / 3)
     began_s = time.monotonic()
     live.steady(ACTIVE_S)
     ended_s = time.monotonic()
     live.drain()
+    live.traffic.watch()
     return live.traffic.arrivals().latencies_ms(began_s, ended_s)
 
 

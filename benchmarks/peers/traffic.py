@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -93,12 +93,15 @@ class Traffic:
                 "group.id": f"{target}-traffic",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
-                "fetch.wait.max.ms": 10,
+                "fetch.wait.max.ms": 100,  # a fetch of a thousand partitions costs a broker 10 ms, also an empty one
                 "fetch.queue.backoff.ms": 3,
                 "logger": LOGGER,
             }
         )
-        self._consumer.assign([TopicPartition(target, number, 0) for number in range(partitions)])
+        self._target = target
+        self._offsets = dict.fromkeys(range(partitions), 0)  # of the next result, by partition of the target
+        self._watched = self._wanted = frozenset(self._offsets)
+        self._consumer.assign([TopicPartition(target, number, 0) for number in self._offsets])
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,)) for work in (self._send, self._read)
         ]
@@ -128,6 +131,10 @@ class Traffic:
         """From now on, so many records per second; of each `step` numbers, only one."""
         self._next += -self._next % step
         self._step, self._rate = step, rate
+
+    def watch(self, partitions: Iterable[int] | None = None) -> None:
+        """From now on, read the results of these partitions only (all). Each fetch costs a broker time for each."""
+        self._wanted = frozenset(self._offsets if partitions is None else partitions)
 
     def burst(self, records: int) -> None:
         """Send so many records at once."""
@@ -203,11 +210,18 @@ class Traffic:
 
     def _read(self) -> None:
         while not self._stop.is_set():
+            if self._watched != self._wanted:
+                self._watched = self._wanted
+                positions = [
+                    TopicPartition(self._target, each, self._offsets[each]) for each in sorted(self._watched)
+                ]
+                self._consumer.assign(positions)
             messages = self._consumer.consume(1_000, _POLL_S)
             now_s = time.monotonic()
             for message in messages:
                 if message.error() is not None:
                     continue  # such as a topic whose leader is not known yet
+                self._offsets[message.partition() or 0] = (message.offset() or 0) + 1
                 key, value = message.key(), message.value()
                 self._tally.add(key or b"", value or b"")
                 self._came.append((self._tally.last_number, now_s))

@@ -28,10 +28,10 @@ class BoundedSources:
         self._inner = inner
         self._spec = spec
 
-    def open(self, consumer_group: str) -> Source:
+    def open(self, consumer_group: str, partitions: int = 0) -> Source:
         """The input of a group of the shadow app. The worker's own notes do not end."""
         if consumer_group == JOURNAL_READER:
-            return self._inner.open(consumer_group)
+            return self._inner.open(consumer_group, partitions)
         group = consumer_group.removeprefix(f"{self._spec.shadow}.")
         limits: dict[TopicPartition, int] = {}
         boundaries: dict[TopicPartition, Sequence[int]] = {}
@@ -40,7 +40,7 @@ class BoundedSources:
                 for name, end in task.end.items():
                     limits[task.inputs.place(name)] = end
                     boundaries[task.inputs.place(name)] = task.boundaries.get(name, ())
-        return _BoundedSource(self._inner.open(consumer_group), limits, boundaries)
+        return _BoundedSource(self._inner.open(consumer_group, partitions), limits, boundaries)
 
 
 class _BoundedSource:

@@ -64,6 +64,7 @@ _DEFAULT_MESSAGE_BYTES = 1_000_000  # below the broker's default of 1,048,588
 _DEAD_LETTER_BYTES = 64 * 1024
 _MOST_MESSAGE_BYTES = 1_000_000_000
 _BELOW_LIMIT = 100  # the required distance of max_event_bytes from the smallest max.message.bytes
+_SHORTEST_FETCH_WAIT_MS, _LONGEST_FETCH_WAIT_MS = 100, 500
 _BATCH_OVERHEAD = 512  # what the client counts in addition to key, value and headers
 
 
@@ -145,8 +146,11 @@ def _batch_within(message_bytes: int) -> int:
     return max(1, min(_DEFAULT_MESSAGE_BYTES, message_bytes - min(4096, message_bytes // 8)))
 
 
-def consumer(settings: KafkaSettings, consumer_group: str) -> Properties:
-    """A consumer of inputs that reads committed records only. The caller manages the positions."""
+def consumer(settings: KafkaSettings, consumer_group: str, partitions: int = 0) -> Properties:
+    """A consumer of inputs that reads committed records only. The caller manages the positions.
+
+    `partitions`: how many it will read, about.
+    """
     return _layers(
         settings,
         without=_PRODUCER_ONLY,
@@ -155,8 +159,7 @@ def consumer(settings: KafkaSettings, consumer_group: str) -> Properties:
             "fetch.queue.backoff.ms": "3",
             # A stale leader answers fetches without an error, so no error triggers a refresh.
             "topic.metadata.refresh.interval.ms": "30000",
-            # Each broker has one fetch request at a time, and a rewound partition waits for the current one.
-            "fetch.wait.max.ms": "100",
+            "fetch.wait.max.ms": str(_fetch_wait_ms(partitions)),
             "fetch.message.max.bytes": "1048576",
             "queued.min.messages": "50000",
             "queued.max.messages.kbytes": "32768",
@@ -171,6 +174,16 @@ def consumer(settings: KafkaSettings, consumer_group: str) -> Properties:
             "allow.auto.create.topics": "false",
         },
     )
+
+
+def _fetch_wait_ms(partitions: int) -> int:
+    """How long a broker holds a fetch request while no record arrives.
+
+    Each broker has one fetch request at a time, and a rewound partition waits for the current one: so it is short. But
+    each request lists all partitions, because the client has no fetch sessions. An empty one of a thousand partitions
+    costs the client and the broker about 10 ms of CPU time each.
+    """
+    return max(_SHORTEST_FETCH_WAIT_MS, min(_LONGEST_FETCH_WAIT_MS, partitions // 4))
 
 
 def journal(settings: KafkaSettings) -> Properties:

@@ -33,9 +33,9 @@ class KafkaSources:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
 
-    def open(self, consumer_group: str) -> KafkaSource:
-        """A source without partitions. Raises ConfigError."""
-        properties = clients.consumer(self._settings, consumer_group)
+    def open(self, consumer_group: str, partitions: int = 0) -> KafkaSource:
+        """A source without partitions. `partitions`: how many it will read, about. Raises ConfigError."""
+        properties = clients.consumer(self._settings, consumer_group, partitions)
         properties["on_commit"] = partial(_mirrored, consumer_group)
         return KafkaSource(clients.open_client(Consumer, properties))
 

@@ -67,7 +67,9 @@ class Source(Protocol):
 class Sources(Protocol):
     """Opens the input of a consumer group."""
 
-    def open(self, consumer_group: str) -> Source: ...
+    def open(self, consumer_group: str, partitions: int = 0) -> Source:
+        """A source without partitions. `partitions`: how many it will read, about."""
+        ...
 
 
 class JournalBounds(NamedTuple):

@@ -66,6 +66,11 @@ class GroupPlan:
         return self.identity.tasks or self.partitions
 
     @property
+    def input_count(self) -> int:
+        """The number of partitions of all its inputs together."""
+        return len(self.identity.inputs) * self.partitions
+
+    @property
     def tasks(self) -> list[TaskId]:
         return [TaskId(self.id.app, self.id.group, number) for number in range(self.task_count)]
 

@@ -126,7 +126,7 @@ class MemorySources:
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
 
-    def open(self, consumer_group: str) -> MemorySource:
+    def open(self, consumer_group: str, partitions: int = 0) -> MemorySource:  # noqa: ARG002 - of the port
         return MemorySource(self._broker, consumer_group)
 
 

@@ -73,7 +73,8 @@ def _recovery(fault: str, title: str, what: str, systems: tuple[str, ...]) -> Ca
 def _partitions(count: int) -> Case:
     return Case(
         f"{count:,} partitions on one worker",
-        "A soft limit of 1,024 open files. Then 100 partitions get 10 records/s each, and then all of them.",
+        "A soft limit of 1,024 open files. Then 100 partitions get 10 records/s each, and then all of them, each 10 at "
+        "once.",
         Job("sum", MOST_SENT, count, partitions=count, prompt=True, soft_files=1_024),
         ("ours", "streams-1", "quix"),
         PARTITIONS,

@@ -44,31 +44,36 @@ def write_page(results: Results, cases: Mapping[str, Case], page: Path = PAGE, p
 
 
 def with_results(text: str, results: Results, cases: Mapping[str, Case]) -> str:
-    """The page with these results between its markers."""
+    """The page with these results between its markers. A case without a result keeps what the page has about it."""
     head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    published, end, tail = rest.partition(END)
     if not begin or not end:
         raise BenchmarkError("the page does not have the two markers for the results")
-    parts = [summary(results, cases)] if results.cases else [NOTHING]
-    parts += [
-        case_section(name, case, results.cases[name], results.runs)
-        for name, case in cases.items()
-        if name in results.cases
-    ]
+    sections = {}
+    for part in published.split("\n### ")[1:]:
+        title, _, content = part.partition("\n")
+        sections[title] = f"### {title}\n{content}".strip()
+    for name, case in cases.items():
+        if name in results.cases:
+            sections[case.title] = case_section(name, case, results.cases[name], results.runs)
+    parts = [sections[case.title] for case in cases.values() if case.title in sections]
+    parts.insert(0, summary(results, cases, published) if parts else NOTHING)
     return f"{head}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{tail}"
 
 
-def summary(results: Results, cases: Mapping[str, Case]) -> str:
-    """A table with the main measure of each case."""
+def summary(results: Results, cases: Mapping[str, Case], published: str = "") -> str:
+    """A table with the main measure of each case. `published`: what the page has, for cases without a result."""
     titles = " | ".join(SYSTEMS[system].title for system in COMPARED)
     lines = [f"| median | {titles} |", "| --- |" + " --- |" * len(COMPARED)]
     for name, case in cases.items():
+        start = f"| [{case.title}](#{_anchor(case.title)}), "
         if name not in results.cases:
+            lines += [line for line in published.splitlines() if line.startswith(start)]
             continue
         main = case.measures[0]
         cells = [_median(results.cases[name].systems.get(system), main) for system in COMPARED]
         if any(cell.strip("-") for cell in cells):
-            lines.append(f"| [{case.title}](#{_anchor(case.title)}), {main.title} | {' | '.join(cells)} |")
+            lines.append(f"{start}{main.title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

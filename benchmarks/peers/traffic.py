@@ -71,7 +71,7 @@ class Traffic:
         self._partitions = partitions
         self._tally = tally
         self._next = first
-        self._rate, self._step = 0.0, 1
+        self._rate, self._step, self._together = 0.0, 1, 1
         self._sent_s: dict[int, float] = {}
         self._came: list[tuple[int, float]] = []
         self._looked_at = 0
@@ -127,10 +127,14 @@ class Traffic:
         """The number of verified results."""
         return self._tally.outputs
 
-    def flow(self, rate: float, step: int = 1) -> None:
-        """From now on, so many records per second; of each `step` numbers, only one."""
-        self._next += -self._next % step
-        self._step, self._rate = step, rate
+    def flow(self, rate: float, step: int = 1, together: int = 1) -> None:
+        """From now on, so many records per second; of each `step` numbers, only one.
+
+        `together`: so many records of an account at once, then those of the next one. The client sends a request for
+        each partition, so single records of a thousand partitions would need ten thousand requests per second.
+        """
+        self._next += -self._next % (step if together == 1 else self._keys)
+        self._step, self._together, self._rate = step, together, rate
 
     def watch(self, partitions: Iterable[int] | None = None) -> None:
         """From now on, read the results of these partitions only (all). Each fetch costs a broker time for each."""
@@ -189,14 +193,20 @@ class Traffic:
             due += (now_s - last_s) * self._rate + self._burst
             self._burst = 0
             last_s = now_s
-            while due >= 1:
-                due -= 1
-                self._send_one()
+            while due >= self._together:
+                due -= self._together
+                self._send_next()
             self._producer.poll(0)
         self._producer.flush(_JOIN_S)
 
-    def _send_one(self) -> None:
-        number, self._next = self._next, self._next + self._step
+    def _send_next(self) -> None:
+        for later in range(self._together):
+            self._send_one(self._next + later * self._keys)
+        self._next += self._step
+        if self._next % self._keys < self._step:  # the later records of all accounts are sent
+            self._next += (self._together - 1) * self._keys
+
+    def _send_one(self, number: int) -> None:
         key, value = key_of(number, self._keys), value_of(number, self._keys)
         partition = account_of(number, self._keys) if self._numbered else _BY_KEY
         self._sent_s[number] = time.monotonic()

@@ -129,12 +129,30 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> No
 def test_the_page_has_the_medians_between_its_markers() -> None:
     """The text around the tables is written by hand, and must stay."""
     results = _results({"ours": _system("run-1", 300.0, 100.0, 200.0), "quix": _system("run-1", 20.0, 20.0)})
-    page = with_results(f"before\n{BEGIN}\nold\n{END}\nafter\n", results, CASES)
+    page = with_results(f"before\n{BEGIN}\nold\n\n### Old\n\nold\n\n{END}\nafter\n", results, CASES)
     assert page.startswith(f"before\n{BEGIN}\n")
     assert page.endswith(f"{END}\nafter\n")
     assert "old" not in page
     assert "200 (100 to 300)" in page
     assert with_results(page, results, CASES) == page
+
+
+def test_a_case_without_a_result_keeps_its_part_of_the_page() -> None:
+    """A case is measured again on another machine, which does not have the results of the others."""
+    page = with_results(f"{BEGIN}\n{END}", _results({"ours": _system("run-1", 300.0)}), CASES)
+    batch = _results({"ours": _system("run-1", 700.0)}, "batch")
+    both = with_results(page, batch, CASES)
+    results = merged(batch, "throughput-5k", "run-1", RUN, {"ours": _system("run-1", 300.0)})
+    assert both == with_results(f"{BEGIN}\n{END}", results, CASES)
+    again = with_results(both, _results({"ours": _system("run-1", 400.0)}), CASES)
+    assert "| 300 |" not in again
+    assert again == with_results(again, batch, CASES)
+
+
+def test_the_page_of_the_documentation_is_that_of_its_results() -> None:
+    """The page and the file of values would contradict each other."""
+    text = PAGE.read_text(encoding="utf-8")
+    assert with_results(text, read_results(command.RESULT), CASES) == text
 
 
 def test_a_page_without_markers_is_not_written() -> None:
@@ -398,9 +416,9 @@ def test_a_small_comparison_runs_and_its_outputs_are_verified(tmp_path: Path) ->
 class FullAtFirst:
     """The calls of a producer whose queue is full, until it was polled."""
 
-    def __init__(self) -> None:
+    def __init__(self, polls: int = 0) -> None:
         self.sent: list[bytes] = []
-        self.polls = 0
+        self.polls = polls
 
     def produce(self, topic: str, value: bytes, key: bytes, partition: int) -> None:
         if not self.polls:
@@ -417,6 +435,21 @@ def test_traffic_waits_while_the_queue_of_the_client_is_full(monkeypatch: pytest
     traffic = Traffic("127.0.0.1:1", "in", "out", 1, Tally("sum", 1, 10), keys=10)
     producer = FullAtFirst()
     monkeypatch.setattr(traffic, "_producer", producer)
-    traffic._send_one()
+    traffic._send_next()
     assert (producer.sent, producer.polls, traffic.sent) == ([key_of(0, 10)], 1, 1)
+    traffic._consumer.close()
+
+
+def test_records_that_are_sent_together_are_those_of_one_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client sends a request for each partition, however many records it has for it."""
+    traffic = Traffic("127.0.0.1:1", "in", "out", 1, Tally("sum", 100, 5), keys=5)
+    producer = FullAtFirst(polls=1)
+    monkeypatch.setattr(traffic, "_producer", producer)
+    traffic._send_next()
+    traffic.flow(10, together=3)
+    for _ in range(6):
+        traffic._send_next()
+    numbers = [0, 5, 10, 15, 6, 11, 16, 7, 12, 17, 8, 13, 18, 9, 14, 19, 20, 25, 30]
+    assert sorted(traffic._sent_s) == sorted(numbers)
+    assert producer.sent == [key_of(number, 5) for number in numbers]
     traffic._consumer.close()

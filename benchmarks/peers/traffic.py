@@ -72,6 +72,8 @@ class Traffic:
         self._tally = tally
         self._next = first
         self._rate, self._step, self._together = 0.0, 1, 1
+        self._due = 0.0  # records
+        self._changing = threading.Lock()
         self._sent_s: dict[int, float] = {}
         self._came: list[tuple[int, float]] = []
         self._looked_at = 0
@@ -133,8 +135,11 @@ class Traffic:
         `together`: so many records of an account at once, then those of the next one. The client sends a request for
         each partition, so single records of a thousand partitions would need ten thousand requests per second.
         """
-        self._next += -self._next % (step if together == 1 else self._keys)
-        self._step, self._together, self._rate = step, together, rate
+        with self._changing:
+            if self._together > 1:  # it has sent later records of some accounts
+                self._next += -self._next % self._keys + (self._together - 1) * self._keys
+            self._next += -self._next % (step if together == 1 else self._keys)
+            self._step, self._together, self._rate, self._due = step, together, rate, 0.0
 
     def watch(self, partitions: Iterable[int] | None = None) -> None:
         """From now on, read the results of these partitions only (all). Each fetch costs a broker time for each."""
@@ -142,7 +147,8 @@ class Traffic:
 
     def burst(self, records: int) -> None:
         """Send so many records at once."""
-        self._burst = records
+        with self._changing:
+            self._burst = records
 
     def wait(
         self, condition: Callable[[], bool], what: str, seconds: float, still: Callable[[], None]
@@ -186,18 +192,26 @@ class Traffic:
             self._error = error
 
     def _send(self) -> None:
-        due = 0.0
         last_s = time.monotonic()
         while not self._stop.wait(_TICK_S):
             now_s = time.monotonic()
-            due += (now_s - last_s) * self._rate + self._burst
-            self._burst = 0
+            with self._changing:
+                self._due += (now_s - last_s) * self._rate + self._burst
+                self._burst = 0
             last_s = now_s
-            while due >= self._together:
-                due -= self._together
-                self._send_next()
+            while self._send_due():
+                pass
             self._producer.poll(0)
         self._producer.flush(_JOIN_S)
+
+    def _send_due(self) -> bool:
+        """Send what comes next, if it is due."""
+        with self._changing:
+            due = self._due >= self._together
+            if due:
+                self._due -= self._together
+                self._send_next()
+        return due
 
     def _send_next(self) -> None:
         for later in range(self._together):

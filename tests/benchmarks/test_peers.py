@@ -449,7 +449,9 @@ def test_records_that_are_sent_together_are_those_of_one_account(monkeypatch: py
     traffic.flow(10, together=3)
     for _ in range(6):
         traffic._send_next()
-    numbers = [0, 5, 10, 15, 6, 11, 16, 7, 12, 17, 8, 13, 18, 9, 14, 19, 20, 25, 30]
+    traffic.flow(0)
+    traffic._send_next()
+    numbers = [0, 5, 10, 15, 6, 11, 16, 7, 12, 17, 8, 13, 18, 9, 14, 19, 20, 25, 30, 35]
     assert sorted(traffic._sent_s) == sorted(numbers)
     assert producer.sent == [key_of(number, 5) for number in numbers]
     traffic._consumer.close()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from pipeline.api.app import DeclaredApp
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.api.written_topics import topics_written
 from pipeline.config import WorkerSettings
 from pipeline.core.entry_body import partitions_to_reset
@@ -246,7 +246,10 @@ def _reset_partition(
         before = _last_identity(task, reader)
     whole = f"reset the whole task: --task {task.number}"
     if before is None:
-        raise InputError(f"task {task}: no recent entry names its inputs", hint=whole)
+        raise InputError(
+            f"task {task}: no recent entry names its inputs",
+            hint=f"restart the worker that owns the task, whose first entry names them, and try again; or {whole}",
+        )
     check_identity(f"task {task}", before, reset.plan.identity, _any_upgrade(before))
 
     def entry(last: JournalEntry) -> Commit:

@@ -79,26 +79,35 @@ class Checker:
         return problems
 
     def _read(self) -> None:
+        grown: list[Journal] = []
         for place, incarnation, records in self._live.poll():
             self._stale = True
             if place.topic.endswith(".journal"):
-                journal = self._journals.setdefault((place, incarnation.topic_id), Journal(place))
+                journal = self._journals.setdefault(
+                    (place, incarnation.topic_id), Journal(place, self._live.partitions[place.topic])
+                )
                 journal.add(records, incarnation.last.begin if incarnation.last is not None else 0)
-                self._name_inputs(journal)
+                grown.append(journal)
             elif place.topic == LOADS:
                 self._receipts.add(records, self._live.partitions)
             else:
                 self._results.add(place, incarnation.topic_id, records)
+        for journal in grown:  # the inputs are read as far as the journals now
+            self._name_topics(journal)
 
-    def _name_inputs(self, journal: Journal) -> None:
+    def _name_topics(self, journal: Journal) -> None:
         """Note which topics a truncated journal is about, before one of them is recreated: the current ones.
 
-        A position beyond the end is of an earlier topic.
+        If a position is beyond the end of its partition, all are of an earlier topic.
         """
-        for name, position in journal.without_id():
-            incarnations = self._live.seen.get(journal.input(name))
-            if incarnations and position <= incarnations[-1].next_offset:
-                journal.name_input(name, incarnations[-1].topic_id)
+        for topic, positions in journal.without_id().items():
+            seen = {name: self._live.seen.get(journal.input(name)) for name in positions}
+            ids = {
+                found[-1].topic_id if found and positions[name] <= found[-1].next_offset else ""
+                for name, found in seen.items()
+            }
+            if len(ids) == 1 and "" not in ids:
+                journal.name_topic(topic, ids.pop())
 
     def _current(self) -> dict[str, list[Journal]]:
         """The current journals of each group."""

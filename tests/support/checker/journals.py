@@ -41,10 +41,14 @@ class Segment:
 
 
 class Journal:
-    """One partition of a journal. `problems`: the errors that were found, as text; later entries are not verified."""
+    """One partition of a journal. `problems`: the errors that were found, as text; later entries are not verified.
 
-    def __init__(self, place: Place) -> None:
+    `partitions`: how many partitions the journal has. That is the number of tasks, which only the first entry says.
+    """
+
+    def __init__(self, place: Place, partitions: int = 0) -> None:
         self.place = place
+        self._partitions = partitions
         self.problems: list[str] = []
         self.last: Entry | None = None
         self.genesis_seen = False
@@ -96,19 +100,25 @@ class Journal:
         except DamagedError as error:
             self._wrong(str(error))
 
-    def without_id(self) -> list[tuple[str, int]]:
-        """The inputs whose topic ids no entry has told, with their positions: earlier entries were truncated unread."""
-        return [
-            (name, segments[-1].end)
-            for name, segments in self.segments.items()
-            if name.partition("/")[0] not in self._topic_ids
-        ]
+    def without_id(self) -> dict[str, dict[str, int]]:
+        """The topics whose ids no entry has told, because earlier entries were truncated unread.
 
-    def name_input(self, name: str, topic_id: str) -> None:
-        """Use this topic id for an input that has none."""
-        self._topic_ids = {**self._topic_ids, name.partition("/")[0]: topic_id}
-        last = self.segments[name][-1]
-        self.segments[name][-1] = Segment(topic_id, last.start, last.end)
+        Of each topic, the positions of its inputs by name.
+        """
+        found: dict[str, dict[str, int]] = {}
+        for name, segments in self.segments.items():
+            topic = name.partition("/")[0]
+            if topic not in self._topic_ids:
+                found.setdefault(topic, {})[name] = segments[-1].end
+        return found
+
+    def name_topic(self, topic: str, topic_id: str) -> None:
+        """Use this id for a topic that has none."""
+        self._topic_ids = {**self._topic_ids, topic: topic_id}
+        for name, segments in self.segments.items():
+            if name.partition("/")[0] == topic:
+                last = segments[-1]
+                segments[-1] = Segment(topic_id, last.start, last.end)
 
     def verify_truncation(self, begin: int) -> None:
         """Verify that only complete entries that the kept checkpoints contain were truncated."""
@@ -210,7 +220,10 @@ class Journal:
         self._checkpoint = entry.offset if entry.kind == "checkpoint" else entry.checkpoint
         if entry.kind == "checkpoint":
             self._kept = entry.kept
-        self.tasks = entry.tasks if entry.tasks is not None else self.tasks
+        if entry.tasks is not None:
+            self.tasks = entry.tasks
+        elif entry.version > 1 and not self.tasks:
+            self.tasks = self._partitions
         if entry.kind == "reset":
             self._discard(entry.reset)
         for key, value in entry.delta.items():

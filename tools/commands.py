@@ -1,21 +1,50 @@
-"""Commands that the tools run on an app, in its directory, and the end of its workers."""
+"""How the tools run commands on an app, end its workers, and end themselves."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.demo.processes import DemoError
+from rich.console import Console
+
+from pipeline import PipelineError
+from pipeline.demo.processes import DemoError, Ended, ended_by_signals
 from pipeline.drills.workers import holder_of
 
-__all__ = ["PIPELINE", "exit_code_of", "kill_workers"]
+__all__ = ["PIPELINE", "ExitCode", "exit_code", "exit_code_of", "kill_workers"]
 
 PIPELINE = (sys.executable, "-m", "pipeline")
 _END_S = 60.0
+
+
+@dataclass(slots=True)
+class ExitCode:
+    """The exit code of a tool."""
+
+    value: int = 0
+
+
+@contextmanager
+def exit_code(console: Console, tool: str) -> Iterator[ExitCode]:
+    """The exit code of a tool, which its block may set. An error and a signal end the block, and are told in a line.
+
+    What the block has started ends with it.
+    """
+    code = ExitCode()
+    try:
+        with ended_by_signals():
+            yield code
+    except PipelineError as error:
+        console.print(f"{tool} failed: {error}", markup=False)
+        code.value = 1
+    except Ended as ended:
+        console.print(f"ended by {ended}, and with it all that was started")
+        code.value = ended.exit_code
 
 
 def exit_code_of(

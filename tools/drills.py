@@ -24,14 +24,13 @@ import msgspec
 from rich.console import Console
 
 from examples.flights.faults import APP, LOADS, load_options
-from pipeline import PipelineError
-from pipeline.demo.processes import DemoError, Ended, Processes, ended_by_signals
+from pipeline.demo.processes import DemoError, Processes
 from pipeline.drills.network_faults import ProxyPlace
 from pipeline.drills.report import Report
 from pipeline.ports import Deadline, SystemClock
 from pipeline.testing import LocalKafka
 from tools.changed_flights import CARRIER
-from tools.commands import PIPELINE, exit_code_of, kill_workers
+from tools.commands import PIPELINE, exit_code, exit_code_of, kill_workers
 from tools.drill_index import KEEP_REPORTS, write_index
 
 NAMES = ("a", "b", "c")
@@ -72,20 +71,13 @@ def main() -> int:
     arguments = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
     reports, suite = arguments.reports.resolve(), arguments.suite.resolve()
-    try:
-        with ended_by_signals(), _listed(console, reports):
-            with _workspace() as workspace:
-                code = _run(console, workspace, reports, suite)
-            if not arguments.only_suite:
-                console.print("drills that must fail: a step of a protocol is switched off")
-                code = max(code, _must_fail(reports / "must-fail"))
-            return code
-    except PipelineError as error:
-        console.print(f"drills failed: {error}", markup=False)
-        return 1
-    except Ended as ended:
-        console.print(f"ended by {ended}, and with it all that was started")
-        return ended.exit_code
+    with exit_code(console, "drills") as code, _listed(console, reports):
+        with _workspace() as workspace:
+            code.value = _run(console, workspace, reports, suite)
+        if not arguments.only_suite:
+            console.print("drills that must fail: a step of a protocol is switched off")
+            code.value = max(code.value, _must_fail(reports / "must-fail"))
+    return code.value
 
 
 @contextmanager

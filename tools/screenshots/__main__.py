@@ -33,14 +33,13 @@ from urllib.request import urlopen
 
 from rich.console import Console
 
-from pipeline import PipelineError
 from pipeline.broker.ports import choose_ports
-from pipeline.demo.processes import DemoError, Ended, Processes, ended_by_signals
+from pipeline.demo.processes import DemoError, Processes
 from pipeline.ports import Deadline, SystemClock
 from pipeline.testing import LocalKafka
 from tests.support.browser import Page, started_browser
 from tests.support.debian import UnavailableError, install_packages
-from tools.commands import PIPELINE, exit_code_of, kill_workers
+from tools.commands import PIPELINE, exit_code, exit_code_of, kill_workers
 from tools.screenshots.png import with_palette
 from tools.screenshots.traffic import write_traffic
 
@@ -126,19 +125,13 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="more pictures, for a look at the page")
     arguments = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
-    try:
+    with exit_code(console, "screenshots") as code:
         _install_browser()
-        with ended_by_signals(), tempfile.TemporaryDirectory(prefix="pipeline-screenshots-") as workspace:
+        with tempfile.TemporaryDirectory(prefix="pipeline-screenshots-") as workspace:
             _Shots(console, Path(workspace), arguments.build.resolve(), extras=arguments.all).take_all()
         publish(arguments.build, arguments.assets)
-    except PipelineError as error:
-        console.print(f"screenshots failed: {error}", markup=False)
-        return 1
-    except Ended as ended:
-        console.print(f"ended by {ended}, and with it all that was started")
-        return ended.exit_code
-    console.print(f"pictures: {arguments.build}; those of the documentation: {arguments.assets}")
-    return 0
+        console.print(f"pictures: {arguments.build}; those of the documentation: {arguments.assets}")
+    return code.value
 
 
 def _install_browser() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,12 +46,7 @@ def test_kills_leave_batches_behind_a_repartition_topic_exact(
     )
     try:
         for _ in range(4):
-            done = len(bench.sent)
-            bench.send(1_000)
-            worker = bench.worker("--commit-interval-ms", "5")
-            bench.wait_for_outputs(worker, at_least=done + chance.randrange(1, 900))
-            worker.kill()
-            assert worker.wait() == -signal.SIGKILL
+            bench.kill_at_random(chance, 1_000, within=900)
         bench.send(1_000)  # a worker without inputs may not handle signals yet when it is stopped
         worker = bench.worker()
         bench.wait_for_outputs(worker)
@@ -67,12 +61,7 @@ def test_kills_at_random_moments_leave_a_faust_application_exact(bench: Workbenc
     """Also while agents wait and rows are changed in place."""
     chance = random.Random(7)
     for _ in range(6):
-        done = len(bench.sent)
-        bench.send(3_000)
-        worker = bench.worker("--commit-interval-ms", "5")
-        bench.wait_for_outputs(worker, at_least=done + chance.randrange(1, 2_500))
-        worker.kill()
-        assert worker.wait() == -signal.SIGKILL
+        bench.kill_at_random(chance, 3_000, within=2_500)
         bench.reference.check_at_rest(bench.state_dir)
     bench.send(500)
     bench.finish()

@@ -16,6 +16,15 @@ from pipeline.testing import TestDriver
 from tests.faust.test_agents import Order, new_app, values
 
 
+def _driven(app: faust.App, source: Any, *given: object) -> TestDriver:
+    """A driver whose worker has processed these values."""
+    driver = TestDriver(app)
+    for value in given:
+        driver.send(source, None, value)
+    driver.run()
+    return driver
+
+
 def test_a_value_that_is_changed_in_place_is_stored() -> None:
     """In Faust, such a change is there until a recovery, which loses it."""
     app = new_app()
@@ -32,9 +41,7 @@ def test_a_value_that_is_changed_in_place_is_stored() -> None:
                 accounts["a"] = Order("a", 0)
             accounts["a"].amount += 1
 
-    driver = TestDriver(app)
-    driver.send(source, None, "x")
-    driver.run()
+    driver = _driven(app, source, "x")
     driver.restart(empty_disk=True)
     driver.send(source, None, "y")
     driver.run()
@@ -58,10 +65,7 @@ def test_a_value_changed_in_place_by_a_failed_event_is_not_stored() -> None:
             if value == "fails":
                 raise ValueError(value)
 
-    driver = TestDriver(app)
-    for value in ("a", "fails", "b"):
-        driver.send(source, None, value)
-    driver.run()
+    driver = _driven(app, source, "a", "fails", "b")
     assert driver.table(seen) == {"words": ["a", "b"]}
 
 
@@ -78,9 +82,7 @@ def test_a_value_changed_in_the_event_of_an_agent_that_returns_is_stored() -> No
             seen["words"].append(value)
             return
 
-    driver = TestDriver(app)
-    driver.send(source, None, "a")
-    driver.run()
+    driver = _driven(app, source, "a")
     assert driver.table(seen) == {"words": ["a"]}
 
 
@@ -97,9 +99,7 @@ def test_a_value_changed_after_its_assignment_is_stored() -> None:
             seen["words"] = words
             words.append(value)
 
-    driver = TestDriver(app)
-    driver.send(source, None, "a")
-    driver.run()
+    driver = _driven(app, source, "a")
     assert driver.table(seen) == {"words": ["a"]}
 
 
@@ -116,9 +116,7 @@ def test_a_value_deleted_after_a_change_in_place_stays_deleted() -> None:
             seen["words"].append("b")
             del seen["words"]
 
-    driver = TestDriver(app)
-    driver.send(source, None, "x")
-    driver.run()
+    driver = _driven(app, source, "x")
     assert driver.table(seen) == {}
 
 
@@ -133,9 +131,7 @@ def test_a_default_is_not_stored_by_reading_it() -> None:
         async for value in stream:
             seen["words"].append(value)
 
-    driver = TestDriver(app)
-    driver.send(source, None, "x")
-    driver.run()
+    driver = _driven(app, source, "x")
     assert driver.table(seen) == {}
 
 
@@ -161,9 +157,7 @@ def test_mapping_methods_see_the_rows_of_the_partition() -> None:
             table.clear()
             table["e"] = 9
 
-    driver = TestDriver(app)
-    driver.send(source, None, "x")
-    driver.run()
+    driver = _driven(app, source, "x")
     assert values(driver, target) == [
         [[["a", 1], ["b", {"n": 5}]], ["a", "b"], [1, {"n": 5}], 2],
         [True, False, 1, None, ["a", "b"]],
@@ -188,9 +182,7 @@ def test_a_set_table_stores_its_sets_at_the_end_of_an_event() -> None:
             assert "c" not in likes
             assert likes["c"] == set()
 
-    driver = TestDriver(app)
-    driver.send(source, None, "x,y")
-    driver.run()
+    driver = _driven(app, source, "x,y")
     driver.restart(empty_disk=True)
     driver.send(source, None, "z")
     driver.run()
@@ -208,10 +200,7 @@ def test_add_alone_stores_a_set() -> None:
         async for value in stream:
             likes["a"].add(value)
 
-    driver = TestDriver(app)
-    for value in ("x", "y"):
-        driver.send(source, None, value)
-    driver.run()
+    driver = _driven(app, source, "x", "y")
     assert driver.table(likes) == {"a": {"x", "y"}}
 
 
@@ -226,9 +215,7 @@ def test_the_bytes_of_a_set_are_its_elements_in_order() -> None:
         async for value in stream:
             likes[value].update({"d", "a", "c", "b"})
 
-    driver = TestDriver(app)
-    driver.send(source, None, "k")
-    driver.run()
+    driver = _driven(app, source, "k")
     assert list(_raw(driver, "likes").values()) == [b'["a","b","c","d"]']
 
 
@@ -260,9 +247,7 @@ def test_rows_have_the_bytes_of_the_changelog_of_faust() -> None:
                     assert table[key] == value
                     assert key in table
 
-    driver = TestDriver(app)
-    driver.send(source, None, 1)
-    driver.run()
+    driver = _driven(app, source, 1)
     stored = {name: _raw(driver, name) for name in tables}
     assert stored == expected
     assert isinstance(tables["plain"][0], faust.Table)

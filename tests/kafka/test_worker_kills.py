@@ -98,12 +98,7 @@ def test_kills_at_random_moments_leave_outputs_and_tables_exact(bench: Workbench
     """Exactly-once results must survive several crashes at any time on the same state."""
     chance = random.Random(7)
     for _ in range(3):
-        done = len(bench.sent)
-        bench.send(3_000)
-        worker = bench.worker("--commit-interval-ms", "5")
-        bench.wait_for_outputs(worker, at_least=done + chance.randrange(1, 2_500))
-        worker.kill()
-        assert worker.wait() == -signal.SIGKILL
+        bench.kill_at_random(chance, 3_000, within=2_500)
         bench.reference.check_at_rest(bench.state_dir)
     _finish(bench)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -109,6 +110,15 @@ class Workbench:
         self.catch_up(successor)
         assert self.stop(successor) == 0, self.log.read_text()
         self.check()
+
+    def kill_at_random(self, chance: random.Random, inputs: int, within: int) -> None:
+        """Let a worker process new inputs, and kill it once a random number of them, below `within`, has an output."""
+        done = len(self.sent)
+        self.send(inputs)
+        worker = self.worker("--commit-interval-ms", "5")
+        self.wait_for_outputs(worker, at_least=done + chance.randrange(1, within))
+        worker.kill()
+        assert worker.wait() == -signal.SIGKILL
 
     def kill_while_running(self, point: str, nth: int) -> None:
         """Let a worker recover and catch up, and check.

@@ -181,7 +181,7 @@ def _fetch_wait_ms(partitions: int) -> int:
 
     Each broker has one fetch request at a time, and a rewound partition waits for the current one: so it is short. But
     each request lists all partitions, because the client has no fetch sessions. An empty one of a thousand partitions
-    costs the client and the broker about 10 ms of CPU time each.
+    costs the broker 9 ms of CPU time, and the client 2.
     """
     return max(_SHORTEST_FETCH_WAIT_MS, min(_LONGEST_FETCH_WAIT_MS, partitions // 4))
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pipeline.api.codecs import resolve_value
 from pipeline.api.declarations import DeclaredResource, DeclaredTopic, Dedup, Topic
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.api.keys import resolve_key
 from pipeline.core.names import check_name, held_by_the_pipeline
 from pipeline.core.suggestions import did_you_mean

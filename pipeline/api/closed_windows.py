@@ -3,67 +3,44 @@
 from __future__ import annotations
 
 from functools import cache
-from hashlib import blake2b
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import msgspec
 
+from pipeline.api.step_record import StepRecord
 from pipeline.core.headers import headers_of
+from pipeline.core.place_hash import place_hash
 
 __all__ = ["CloseRecord", "ClosedWindow", "SessionRecord", "closed_type"]
 
 K_co = TypeVar("K_co", covariant=True)
 V_co = TypeVar("V_co", covariant=True)
 
-_CREATE_TIME = 1
 _SESSION_START = "session-start"  # a header of the record of a closed session: its start, in milliseconds
 
 
-class CloseRecord:
-    """`ports.Record`: a row of a window that is closed, as a record of the pseudo-topic `@window/NAME`.
+class CloseRecord(StepRecord):
+    """A row of a window that is closed, as a record of the pseudo-topic `@window/NAME`.
 
-    Its offset is the end of the window, and its time the last millisecond in it. `topic_id`: tells
-    rows of one end apart.
+    It is due at the end of the window, and its timestamp is the last millisecond in it.
     """
 
-    __slots__ = ("_data", "_end_ms", "_key", "_partition", "_size_ms", "_topic")
+    __slots__ = ("_size_ms",)
 
     def __init__(
         self, topic: str, partition: int, end_ms: int, size_ms: int, key: bytes, data: bytes
     ) -> None:
-        self._topic = topic
-        self._partition = partition
-        self._end_ms = end_ms
+        super().__init__(topic, partition, end_ms, key, data)
         self._size_ms = size_ms
-        self._key = key
-        self._data = data
-
-    def topic(self) -> str:
-        return self._topic
-
-    def partition(self) -> int:
-        return self._partition
-
-    def offset(self) -> int:
-        return self._end_ms
-
-    def key(self) -> bytes:
-        return self._key
-
-    def value(self) -> bytes:
-        return self._data
-
-    def headers(self) -> list[tuple[str, bytes | None]] | None:
-        return None
 
     def timestamp(self) -> tuple[int, int]:
-        return _CREATE_TIME, self._end_ms - 1
+        kind, end_ms = super().timestamp()
+        return kind, end_ms - 1
 
     @property
     def topic_id(self) -> str:
-        """The identity of the row: a hash of the window, its end and the key."""
-        place = f"{self._topic}\x00{self._end_ms}\x00{self._size_ms}\x00{self._key.hex()}"
-        return blake2b(place.encode(), digest_size=16).hexdigest()
+        """The identity of the row: a hash of the window, its end, its size and the key."""
+        return place_hash(self._topic, self._due_ms, self._size_ms, (self._key or b"").hex())
 
 
 class SessionRecord(CloseRecord):
@@ -72,7 +49,7 @@ class SessionRecord(CloseRecord):
     __slots__ = ()
 
     def headers(self) -> list[tuple[str, bytes | None]] | None:
-        return [(_SESSION_START, str(self._end_ms - self._size_ms).encode())]
+        return [(_SESSION_START, str(self._due_ms - self._size_ms).encode())]
 
 
 class ClosedWindow(msgspec.Struct, Generic[K_co, V_co], frozen=True, gc=False, eq=False):
@@ -131,8 +108,7 @@ class ClosedWindow(msgspec.Struct, Generic[K_co, V_co], frozen=True, gc=False, e
             ```
         """
         partition, key = self._message.partition(), self._message.key() or b""
-        place = f"{self._scope}\x00{partition}\x00{self.start_ms}\x00{self.end_ms}\x00{key.hex()}\x00{n}"
-        return blake2b(place.encode(), digest_size=16).hexdigest()
+        return place_hash(self._scope, partition, self.start_ms, self.end_ms, key.hex(), n)
 
 
 @cache

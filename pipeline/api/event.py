@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, overload
 
 import msgspec
 
 from pipeline.core.headers import headers_of
 from pipeline.core.names import EVENT_ID_HEADER
+from pipeline.core.place_hash import place_hash
 
 __all__ = ["Batch", "Event", "RuntimeBatch", "event_id", "event_type"]
 
@@ -97,8 +97,7 @@ class Event(msgspec.Struct, Generic[K_co, V_co], frozen=True, gc=False, eq=False
             http.post("/charge", json=charge, headers={"Idempotency-Key": event.effect_key()})
             ```
         """
-        place = f"{self._scope}\x00{self.topic}\x00{self.partition}\x00{self.offset}\x00{n}"
-        return blake2b(place.encode(), digest_size=16).hexdigest()
+        return place_hash(self._scope, self.topic, self.partition, self.offset, n)
 
 
 @cache

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from hashlib import blake2b
 from typing import Any
 
 from pipeline.api.bindings import Binding
@@ -21,6 +20,7 @@ from pipeline.api.joins import DeclaredJoin, JoinSide, SideName
 from pipeline.core.event_time import NEVER_MS
 from pipeline.core.headers import headers_of
 from pipeline.core.joins import JoinEvent, added, marked, pack_events, partners, unpack_events
+from pipeline.core.place_hash import place_hash
 
 __all__ = ["RuntimeJoin", "StoredRecord"]
 
@@ -65,8 +65,7 @@ class StoredRecord:
     @property
     def topic_id(self) -> str:
         """Tells the steps of a pseudo-topic apart."""
-        place = f"{self._topic}\x00{self._partition}\x00{self._event.offset}\x00{self._event.timestamp_ms}"
-        return blake2b(place.encode(), digest_size=16).hexdigest()
+        return place_hash(self._topic, self._partition, self._event.offset, self._event.timestamp_ms)
 
 
 class _Side:

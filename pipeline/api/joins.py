@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -21,6 +20,7 @@ from pipeline.api.declarations import LONGEST_TTL_S, DeclaredTable, DeclaredTopi
 from pipeline.api.event import Event
 from pipeline.api.keys import KeyCodec, parse_key
 from pipeline.core.joins import JOIN_SCHEMA, unpack_events
+from pipeline.core.place_hash import place_hash
 from pipeline.core.records import Record
 from pipeline.errors import ConfigError
 
@@ -361,8 +361,7 @@ def _unmatched_type(app: str, group: str, name: str, topic: str) -> type[Event[A
     """The class of unmatched events: they are those of their own topic, with effect keys of their own."""
 
     def effect_key(event: Any, n: int = 0) -> str:
-        place = f"{app}\x00{group}\x00{name}\x00{event.partition}\x00{event.offset}\x00{event.timestamp_ms}\x00{n}"
-        return blake2b(place.encode(), digest_size=16).hexdigest()
+        return place_hash(app, group, name, event.partition, event.offset, event.timestamp_ms, n)
 
     namespace = {
         "topic": property(lambda _event: topic),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.api.declarations import DeclaredTable
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.core.records import partition_of
 from pipeline.errors import InputError
 

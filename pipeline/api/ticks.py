@@ -7,7 +7,6 @@ one call.
 from __future__ import annotations
 
 from functools import cache
-from hashlib import blake2b
 from typing import Any, ClassVar, cast
 
 import msgspec
@@ -15,11 +14,12 @@ import msgspec
 from pipeline.api.codecs import resolve_value
 from pipeline.api.declarations import LONGEST_TTL_S, StepTopic
 from pipeline.api.keys import resolve_key
+from pipeline.api.step_record import StepRecord
+from pipeline.core.place_hash import place_hash
 from pipeline.errors import ConfigError
 
 __all__ = ["SHORTEST_S", "Tick", "TickRecord", "TickTopic", "tick_topic_name"]
 
-_CREATE_TIME = 1
 SHORTEST_S = 1
 
 
@@ -48,46 +48,26 @@ class TickTopic(StepTopic[None, int]):
         self.every_ms = round(seconds * 1000)  # type: ignore[operator]
 
 
-class TickRecord:
-    """`ports.Record`: a due time, as a record of the pseudo-topic `@every/NAME`. Its offset is the due time.
+class TickRecord(StepRecord):
+    """A due time, as a record of the pseudo-topic `@every/NAME`.
 
     Its timestamp is the wall clock at the first attempt.
     """
 
-    __slots__ = ("_due_ms", "_missed", "_partition", "_topic", "_wall_ms")
+    __slots__ = ("_wall_ms",)
 
     def __init__(self, topic: str, partition: int, due_ms: int, missed: int, wall_ms: int) -> None:
-        self._topic = topic
-        self._partition = partition
-        self._due_ms = due_ms
-        self._missed = missed
+        super().__init__(topic, partition, due_ms, None, b"%d" % missed)
         self._wall_ms = wall_ms
 
-    def topic(self) -> str:
-        return self._topic
-
-    def partition(self) -> int:
-        return self._partition
-
-    def offset(self) -> int:
-        return self._due_ms
-
-    def key(self) -> None:
-        return None
-
-    def value(self) -> bytes:
-        return b"%d" % self._missed
-
-    def headers(self) -> None:
-        return None
-
     def timestamp(self) -> tuple[int, int]:
-        return _CREATE_TIME, self._wall_ms
+        kind, _ = super().timestamp()
+        return kind, self._wall_ms
 
     @property
     def topic_id(self) -> str:
         """The identity of the call: a hash of the name and the due time."""
-        return blake2b(f"{self._topic}\x00{self._due_ms}".encode(), digest_size=16).hexdigest()
+        return place_hash(self._topic, self._due_ms)
 
 
 class Tick(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -133,8 +113,7 @@ class Tick(msgspec.Struct, frozen=True, gc=False, eq=False):
             http.post("/report", json=report, headers={"Idempotency-Key": tick.effect_key()})
             ```
         """
-        place = f"{self._scope}\x00{self._message.partition()}\x00{self.due_ms}\x00{n}"
-        return blake2b(place.encode(), digest_size=16).hexdigest()
+        return place_hash(self._scope, self._message.partition(), self.due_ms, n)
 
 
 @cache

@@ -10,7 +10,6 @@ The entry is never later than the timer. So moving a timer to a later time write
 from __future__ import annotations
 
 from functools import cache
-from hashlib import blake2b
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -19,7 +18,9 @@ from pipeline.api.codecs import ValueCodec, resolve_value
 from pipeline.api.declarations import Declaration, DeclaredTable, StepTopic
 from pipeline.api.encode_errors import LATEST_MS
 from pipeline.api.keys import KeyCodec, parse_key
+from pipeline.api.step_record import StepRecord
 from pipeline.core.event_time import TIMERS_SCHEMA
+from pipeline.core.place_hash import place_hash
 
 __all__ = [
     "Armed",
@@ -35,7 +36,6 @@ K = TypeVar("K")
 K_co = TypeVar("K_co", covariant=True)
 
 DUE_BYTES = 8
-_CREATE_TIME = 1
 
 
 class Timers(Declaration, Generic[K]):
@@ -107,46 +107,18 @@ class DeclaredTimers(Timers[K], DeclaredTable[Any, int]):
         return parse_key(self.rows.key, text)
 
 
-class TimerRecord:
-    """`ports.Record`: a timer that is due, as a record of the pseudo-topic `@timer/NAME`.
+class TimerRecord(StepRecord):
+    """A timer that is due, as a record of the pseudo-topic `@timer/NAME`."""
 
-    Its offset and its timestamp are the due time. `topic_id`: tells timers of one time apart.
-    """
-
-    __slots__ = ("_due_ms", "_key", "_partition", "_topic")
+    __slots__ = ()
 
     def __init__(self, topic: str, partition: int, due_ms: int, key: bytes) -> None:
-        self._topic = topic
-        self._partition = partition
-        self._due_ms = due_ms
-        self._key = key
-
-    def topic(self) -> str:
-        return self._topic
-
-    def partition(self) -> int:
-        return self._partition
-
-    def offset(self) -> int:
-        return self._due_ms
-
-    def key(self) -> bytes:
-        return self._key
-
-    def value(self) -> bytes:
-        return b"%d" % self._due_ms
-
-    def headers(self) -> None:
-        return None
-
-    def timestamp(self) -> tuple[int, int]:
-        return _CREATE_TIME, self._due_ms
+        super().__init__(topic, partition, due_ms, key, b"%d" % due_ms)
 
     @property
     def topic_id(self) -> str:
         """The identity of the timer: a hash of the name, the due time and the key."""
-        place = f"{self._topic}\x00{self._due_ms}\x00{self._key.hex()}"
-        return blake2b(place.encode(), digest_size=16).hexdigest()
+        return place_hash(self._topic, self._due_ms, (self._key or b"").hex())
 
 
 class FiredTimer(msgspec.Struct, Generic[K_co], frozen=True, gc=False, eq=False):
@@ -192,8 +164,7 @@ class FiredTimer(msgspec.Struct, Generic[K_co], frozen=True, gc=False, eq=False)
             ```
         """
         partition, key = self._message.partition(), self._message.key() or b""
-        place = f"{self._scope}\x00{partition}\x00{self.due_ms}\x00{key.hex()}\x00{n}"
-        return blake2b(place.encode(), digest_size=16).hexdigest()
+        return place_hash(self._scope, partition, self.due_ms, key.hex(), n)
 
 
 @cache

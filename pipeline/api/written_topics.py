@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import DeclaredTopic
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 
 __all__ = ["topics_named_by_none", "topics_named_in", "topics_written"]
 

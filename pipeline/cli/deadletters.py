@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from pipeline.api.app import DeclaredApp
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.cli.dead_letter_views import letter_document, letter_lines, record_lines, record_summary
 from pipeline.cli.lookup import find_app, find_group
 from pipeline.cli.options import CommandWait, KafkaOption, print_json, print_message, terminal_width

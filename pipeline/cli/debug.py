@@ -12,7 +12,7 @@ import typer
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import DeclaredTable
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.cli.lookup import find_group, journaled_tasks
 from pipeline.cli.options import (
     JsonOption,

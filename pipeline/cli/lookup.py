@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.api.app import DeclaredApp
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.app import App, declared_app
 from pipeline.core.names import GroupId, TaskChoice, TaskId, check_name
 from pipeline.core.suggestions import closest

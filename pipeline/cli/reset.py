@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from pipeline.api.app import DeclaredApp
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.cli.lookup import find_app, find_group, group_of, parse_task
 from pipeline.cli.options import (
     CommandWait,

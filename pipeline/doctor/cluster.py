@@ -9,7 +9,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from pipeline.api.app import DeclaredApp
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.core.names import TopicPartition, workers_topic
 from pipeline.core.records import partition_of
 from pipeline.core.suggestions import are, counted

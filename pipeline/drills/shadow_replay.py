@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.api.app import DeclaredApp
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.core.names import TaskId, TopicPartition, shadow_app, shadow_output
 from pipeline.core.records import iso_time
 from pipeline.core.suggestions import counted

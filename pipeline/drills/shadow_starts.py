@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.core.entry_body import entry_partitions, reset_partitions
 from pipeline.core.inputs import TaskInputs, topic_of
 from pipeline.core.journal_format import EntryKind

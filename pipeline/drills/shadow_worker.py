@@ -24,7 +24,7 @@ from typing import Any
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.bindings import Binding
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.config import HttpSettings, Settings, WorkerSettings
 from pipeline.core.entry_body import format_of
 from pipeline.core.inputs import row_prefix

@@ -27,7 +27,7 @@ from faust.types.tables import WindowWrapperT
 from pipeline.api.app import DeclaredApp, NewTopic
 from pipeline.api.bindings import RuntimeBinding
 from pipeline.api.declarations import DeclaredTopic
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.api.ticks import SHORTEST_S, TickTopic
 from pipeline.errors import ConfigError
 from pipeline.faust.agent_loop import AgentLoop

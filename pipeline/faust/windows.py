@@ -19,8 +19,8 @@ from faust.exceptions import KeyDecodeError
 
 from pipeline.api.codecs import resolve_value
 from pipeline.api.declarations import LONGEST_TTL_S, DeclaredTable
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.api.expiring_rows import ExpiringTable
-from pipeline.api.group import DeclaredGroup
 from pipeline.api.keys import resolve_key
 from pipeline.core.expiry import row_value
 from pipeline.errors import ConfigError, InputError

@@ -23,8 +23,8 @@ import msgspec
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import DeclaredTable
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.api.encode_errors import LATEST_MS
-from pipeline.api.group import DeclaredGroup
 from pipeline.api.histories import DeclaredHistory
 from pipeline.api.keys import parse_key
 from pipeline.api.row_places import partition_of_row

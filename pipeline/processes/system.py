@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.api.app import DeclaredApp
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.core.inputs import default_tasks
 from pipeline.core.suggestions import counted
 from pipeline.errors import ConfigError

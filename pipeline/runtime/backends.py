@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.api.app import DeclaredApp
 from pipeline.api.context import Sender
 from pipeline.api.declarations import DeclaredResource, DeclaredTopic
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.config import WorkerSettings
 from pipeline.runtime.calls.call_loop import CallLoop
 from pipeline.runtime.commit.commit_rate import CommitRate

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.core.names import GroupId, TopicPartition
 from pipeline.ports import Cluster, TopicInfo, TopicSpec
 from pipeline.runtime.created_topics import create_topics

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pipeline.api.app import DeclaredApp
 from pipeline.api.context import Sender
 from pipeline.api.declarations import DeclaredTopic
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.api.table import table_prefix
 from pipeline.api.topic_limits import RECORD_OVERHEAD_BYTES, accepted_by
 from pipeline.core.dedup import topic_tag

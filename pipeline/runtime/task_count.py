@@ -29,7 +29,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import NamedTuple
 
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.core.inputs import MAX_PARTITIONS, default_tasks
 from pipeline.core.journal_format import Format, InputFacts, assemble, format_of_chunk
 from pipeline.core.names import GroupId, TopicPartition

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.api.bindings import Binding, RuntimeBinding
 from pipeline.api.context import Context
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.errors import InvariantError, PipelineError
 
 __all__ = ["StaleHandleError", "guarded"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.api.app import DeclaredApp
+from pipeline import App
+from pipeline.app import declared_app
 from pipeline.cli.worker import ProgressLine
 from pipeline.errors import ConfigError
 from pipeline.runtime.metrics.figures import WorkerCounters
@@ -65,10 +66,11 @@ def test_settings_that_are_wrong_are_told_once_before_any_process_is_started(pip
 
 def test_a_group_that_the_app_does_not_have_is_refused_with_its_groups() -> None:
     """A mistyped name would start a worker that never gets a task."""
-    app = DeclaredApp("shop")
-    topic = app.topic("orders", str, int)
-    app.group("scoring").handler(topic)(lambda _event, _ctx: None)
-    app.group("empty")
+    shop = App("shop")
+    topic = shop.topic("orders", key=str, value=int)
+    shop.group("scoring").handler(topic)(lambda _event, _ctx: None)
+    shop.group("empty")
+    app = declared_app(shop)
     assert [group.name for group in app.only(["scoring"]).groups] == ["scoring"]
     assert app.only([]) is app
     for name in ("scorin", "empty"):

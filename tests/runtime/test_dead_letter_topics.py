@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline import App, Context, Event
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.app import declared_app
 from pipeline.errors import ConfigError
 from pipeline.ports import TopicSpec

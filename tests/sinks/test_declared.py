@@ -172,8 +172,8 @@ def test_a_group_of_sinks_is_one_of_the_apps_groups() -> None:
     assert declared_app(app).groups == []
     rows.sink(topic, one())
     rows.sink(topic, one(table="other"))
-    assert declared_app(app).groups == [rows]
-    assert declared_app(app).groups[0].inputs == [topic]
+    (found,) = declared_app(app).groups
+    assert (found.name, found.inputs) == ("rows", [topic])
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.core.dead_letters import Replay, encode_replay
 from pipeline.core.names import TopicPartition
 from pipeline.core.recovery import CommitOutcome

@@ -23,7 +23,7 @@ from pipeline.api.app import DeclaredApp
 from pipeline.api.bindings import Binding
 from pipeline.api.context import RuntimeContext, Sender
 from pipeline.api.declarations import DeclaredTopic
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.api.table import TaskOverlay
 from pipeline.core.dead_letters import Letter, decode_replay, read_letter
 from pipeline.core.inputs import row_prefix

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.errors import ConfigError
 from pipeline.ports import Clock, Deadline, EventLoop, Logger
 from pipeline.runtime.calls.slots import Slots

@@ -19,8 +19,8 @@ from typing import Any
 
 from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import DeclaredTopic, declared_topic
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.api.event import Event, event_id
-from pipeline.api.group import DeclaredGroup
 from pipeline.api.table import ReadableStore, TaskOverlay
 from pipeline.core.dedup import (
     advance,

@@ -13,8 +13,8 @@ from typing import Any
 from pipeline.api.bindings import Binding
 from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import DeclaredTopic, StepTopic
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.api.event import Event, RuntimeBatch, event_type
-from pipeline.api.group import DeclaredGroup
 from pipeline.api.table import TaskOverlay
 from pipeline.core.event_time import checked_time
 from pipeline.core.names import TaskId

@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 
 from pipeline import App, Context, Event
-from pipeline.app import declared_app
 from tests.support.checker import made_from
 
 PREFIX = os.environ.get("SUMS_PREFIX", "sums")
@@ -34,11 +33,10 @@ class Sum(msgspec.Struct, frozen=True):
     total: int
 
 
-app = App(PREFIX)
+TASKS = int(os.environ.get("SUMS_TASKS", "0")) or None
+app = App(PREFIX, tasks=TASKS)
 # While this file exists, some records of partition 1 fail and are tried again.
 FAILS = Path(os.environ.get("SUMS_FAILS", "/nonexistent"))
-TASKS = int(os.environ.get("SUMS_TASKS", "0")) or None
-declared_app(app).main.tasks = TASKS
 amounts = app.topic(f"{PREFIX}-amounts", key=str, value=Amount)
 sums = app.topic(f"{PREFIX}-sums", key=str, value=Sum)
 totals = app.table("totals", key=str, value=Sum)
@@ -63,8 +61,7 @@ def add(event: Event[str, Amount], ctx: Context) -> None:
 
 
 if "counting" in GROUPS:
-    counting = declared_app(app).group("counting")
-    counting.tasks = TASKS
+    counting = app.group("counting", tasks=TASKS)
     counts = counting.table("counts", key=str, value=int)
 
     @counting.handler(amounts)

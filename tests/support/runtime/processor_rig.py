@@ -9,7 +9,7 @@ import structlog
 from pipeline import App, Batch, Context, Event, OnError
 from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import declared_table
-from pipeline.api.group import DeclaredGroup
+from pipeline.api.declared_group import DeclaredGroup
 from pipeline.api.table import RuntimeTable, TaskOverlay
 from pipeline.api.topic_limits import Accepted
 from pipeline.app import declared_app

@@ -18,7 +18,7 @@ from pipeline.api.codecs import CodecName
 from pipeline.api.custom_codecs import Codec, MessageCodec
 from pipeline.api.declarations import Dedup, Resource, Topic
 from pipeline.api.event import Event
-from pipeline.api.group import Group, group_of
+from pipeline.api.group import Group, group_view
 from pipeline.api.handler_methods import HandlerMethods
 from pipeline.config import Settings, load_settings
 from pipeline.errors import ConfigError
@@ -168,7 +168,7 @@ class App(HandlerMethods):
             archive.sink(orders, Sqlite("orders.db", "orders", row=lambda event: {"id": event.key}))
             ```
         """
-        return group_of(self._declared.group(name, tasks))
+        return group_view(self._declared.group(name, tasks))
 
     def resource(self, factory: Callable[[], R]) -> Resource[R]:
         """Declare an object that handlers share, such as an HTTP client: each worker creates one.

@@ -31,10 +31,7 @@ class ExitCode:
 
 @contextmanager
 def exit_code(console: Console, tool: str) -> Iterator[ExitCode]:
-    """The exit code of a tool, which its block may set. An error and a signal end the block, and are told in a line.
-
-    What the block has started ends with it.
-    """
+    """The tool's exit code, which the block may set. An error or a signal ends the block and is printed in one line."""
     code = ExitCode()
     try:
         with ended_by_signals():

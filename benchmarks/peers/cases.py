@@ -169,7 +169,7 @@ CASES: Mapping[str, Case] = {
     "memory": Case(
         "Memory over time",
         "3,000 records/s for 150 s. Each of the first 200 thousand, in 67 s, has a new key. The growth is that of the "
-        "last 100 s.",
+        "last 100 s, of which 17 s have new keys.",
         Job("sum", MOST_SENT, 200_000, prompt=True),
         ("ours", "streams-1", "quix"),
         MEMORY,

@@ -26,7 +26,7 @@ from rich.console import Console
 from benchmarks import BenchmarkError
 from benchmarks.peers.bench import Bench, opened
 from benchmarks.peers.cases import CASES, Case
-from benchmarks.peers.environments import Environment, UnavailableError, environment_of, versions
+from benchmarks.peers.environments import ROOT, Environment, UnavailableError, environment_of, versions
 from benchmarks.peers.page import PLOTS, case_table, write_page
 from benchmarks.peers.results import Run, SystemResult, merged, read_results, write_results
 from benchmarks.peers.systems import SYSTEMS
@@ -34,6 +34,7 @@ from benchmarks.peers.systems import SYSTEMS
 __all__ = ["main", "run_case"]
 
 RESULT = PLOTS / "results.json"
+TRIED = ROOT / "build" / "bench" / "peers.json"
 TURNS = 5
 BUDGET_S = 1_700.0  # of one case: a turn that would probably end later is not begun
 ERROR_CHARACTERS = 300
@@ -62,10 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only", help="systems, such as ours,streams-1; streams means both (all of the case)"
     )
     parser.add_argument("--records", type=int, help="records of the input, for a quick try")
-    parser.add_argument("--result", type=Path, default=RESULT, help="the file to merge into")
+    parser.add_argument(
+        "--result",
+        type=Path,
+        help="the file to merge into (that of the documentation; with --no-page or --records one in build)",
+    )
     parser.add_argument("--page", action="store_true", help="only write the page from the result file")
-    parser.add_argument("--no-page", action="store_true", help="leave the documentation unchanged")
+    parser.add_argument(
+        "--no-page", action="store_true", help="leave the documentation unchanged, as --records does"
+    )
     chosen = parser.parse_args(arguments)
+    tried = chosen.no_page or chosen.records
+    file = chosen.result or (TRIED if tried else RESULT)
     console = Console(highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, _end)  # so that Kafka and the systems are ended, as after Ctrl-C
     failed = False
@@ -73,9 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case = CASES[name]
         if chosen.records:
             case = replace(case, job=replace(case.job, records=chosen.records))
-        failed |= not run_case(name, case, _wanted(case, chosen.only), chosen.turns, chosen.result, console)
-    if not chosen.no_page:
-        write_page(read_results(chosen.result), CASES)
+        failed |= not run_case(name, case, _wanted(case, chosen.only), chosen.turns, file, console)
+    if not tried:
+        write_page(read_results(file), CASES)
     return int(failed)
 
 

@@ -37,7 +37,7 @@ class Topics:
     def create(self, names: Iterable[str], partitions: int) -> None:
         """Create topics, and wait until the broker serves all their partitions.
 
-        It still creates their logs after the controller has said who leads them.
+        The broker may still be creating their logs after the metadata names the leaders.
         """
         wanted = [NewTopic(name, partitions, 1) for name in names]
         for future in self._admin.create_topics(wanted).values():
@@ -55,7 +55,7 @@ class Topics:
             time.sleep(0.05)
 
     def warm_up(self) -> None:
-        """Wait until Kafka coordinates transactions and groups: it creates its topics for that on the first request."""
+        """Wait until Kafka has created its topics for transactions and consumer groups, which it does when asked."""
         producer = Producer(
             {"bootstrap.servers": self.servers, "transactional.id": "warm-up", "logger": LOGGER}
         )
@@ -121,7 +121,7 @@ class Topics:
 
 
 def _repeated(request: Callable[[], Answer]) -> Answer:
-    """The answer of a request that may fail at first, because Kafka or the client is not ready for it."""
+    """Repeat a request that may fail until Kafka or the client is ready for it."""
     deadline_s = time.monotonic() + _ANSWER_S
     while True:
         try:

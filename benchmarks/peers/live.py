@@ -205,10 +205,10 @@ def partitions(bench: Bench, job: Job, name: str, turn_name: str) -> dict[str, f
 
 
 def _active(live: _Live, job: Job, count: int) -> list[float]:
-    """The latencies with so many partitions active, at 10 records/s each: 10 at once if there are more than 100."""
+    """The latencies with this many partitions active, at 10 records/s each: 10 at once if there are more than 100."""
     step = job.partitions // count
-    accounts = range(0, job.partitions, step)
-    live.traffic.watch({partition_of(key_of(account, job.keys), job.partitions) for account in accounts})
+    numbers = range(0, job.partitions, step)
+    live.traffic.watch({partition_of(key_of(number, job.keys), job.partitions) for number in numbers})
     live.traffic.flow(count * ACTIVE_RATE, step, ACTIVE_RATE if count > ACTIVE else 1)
     live.steady(ACTIVE_S / 3)
     began_s = time.monotonic()

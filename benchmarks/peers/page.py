@@ -44,7 +44,7 @@ def write_page(results: Results, cases: Mapping[str, Case], page: Path = PAGE, p
 
 
 def with_results(text: str, results: Results, cases: Mapping[str, Case]) -> str:
-    """The page with these results between its markers. A case without a result keeps what the page has about it."""
+    """The page with these results between its markers. A case without a result keeps its published section."""
     head, begin, rest = text.partition(BEGIN)
     published, end, tail = rest.partition(END)
     if not begin or not end:

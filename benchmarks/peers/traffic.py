@@ -95,7 +95,7 @@ class Traffic:
                 "group.id": f"{target}-traffic",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
-                "fetch.wait.max.ms": 100,  # a fetch of a thousand partitions costs a broker 9 ms, also an empty one
+                "fetch.wait.max.ms": 100,  # a fetch of a thousand partitions costs a broker 9 ms, even an empty one
                 "fetch.queue.backoff.ms": 3,
                 "logger": LOGGER,
             }
@@ -132,8 +132,8 @@ class Traffic:
     def flow(self, rate: float, step: int = 1, together: int = 1) -> None:
         """From now on, so many records per second; of each `step` numbers, only one.
 
-        `together`: so many records of an account at once, then those of the next one. The client sends a request for
-        each partition, so single records of a thousand partitions would need ten thousand requests per second.
+        `together`: so many records of one account at once, then those of the next account. The client sends a request
+        for each partition, so single records of a thousand partitions would need ten thousand requests per second.
         """
         with self._changing:
             if self._together > 1:  # it has sent later records of some accounts
@@ -142,7 +142,7 @@ class Traffic:
             self._step, self._together, self._rate, self._due = step, together, rate, 0.0
 
     def watch(self, partitions: Iterable[int] | None = None) -> None:
-        """From now on, read the results of these partitions only (all). Each fetch costs a broker time for each."""
+        """From now on, read the results of these partitions only; None: of all. Each makes a fetch more expensive."""
         self._wanted = frozenset(self._offsets if partitions is None else partitions)
 
     def burst(self, records: int) -> None:

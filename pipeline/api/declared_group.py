@@ -1,4 +1,4 @@
-"""What is declared in a group, and the rules for it: `DeclaredGroup`, which the package reads of an app.
+"""`DeclaredGroup`: what is declared in a group, with the checks. The rest of the package reads it.
 
 Users declare with the methods of `App` and `Group` (`state_methods`, `handler_methods`), which add to it.
 """
@@ -198,7 +198,7 @@ class DeclaredGroup:
             )
 
     def checked_topic(self, topic: Topic[K, V], method: str) -> DeclaredTopic[K, V]:
-        """The topic, if it is one. `method`: which a user has called with it. Raises ConfigError."""
+        """The topic, if it is one. `method`: the method that the user has called. Raises ConfigError."""
         if not isinstance(topic, DeclaredTopic):
             raise ConfigError(
                 f"group {self.name}: {topic!r} is not a topic",

@@ -1,11 +1,11 @@
-"""`Group`, which `App.group` makes (`group_of`)."""
+"""`Group`, which `App.group` makes (`group_view`)."""
 
 from __future__ import annotations
 
 from pipeline.api.declared_group import DeclaredGroup
 from pipeline.api.handler_methods import HandlerMethods
 
-__all__ = ["Group", "group_of"]
+__all__ = ["Group", "group_view"]
 
 
 class Group(HandlerMethods):
@@ -24,8 +24,8 @@ class Group(HandlerMethods):
         return self._group.name
 
 
-def group_of(declared: DeclaredGroup) -> Group:
-    """What users hold of a group. They never make one themselves, so it has no constructor to show."""
+def group_view(declared: DeclaredGroup) -> Group:
+    """What users hold of a declared group. They never make one, so `Group` has no constructor to show."""
     group = Group()
     group._group = declared  # noqa: SLF001 - the one place that does
     return group

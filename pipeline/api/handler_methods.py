@@ -94,7 +94,7 @@ class TickDecorator(Protocol):
 
 
 class HandlerMethods(StateMethods):
-    """Declares states in one group, and registers functions and sinks: for the main group of an `App`, or a `Group`."""
+    """Registers functions and sinks in one group, and declares its states."""
 
     def handler(
         self,
@@ -199,7 +199,8 @@ class HandlerMethods(StateMethods):
         Calls for records of one key run one after the other, in order; those of other keys, and of records without a
         key, run at the same time. Writes and outputs are committed exactly once, in the order of the records. After a
         crash, up to 1,024 calls of each task are repeated with the same effect keys. The handlers of a group are all
-        async, or none of them is. A topic has at most one async handler in a group.
+        async, or none of them is: an app with other handlers declares its async handlers on another group. A topic has
+        at most one async handler in a group.
 
         Args:
             topic: A topic of this app, without `dedup`.

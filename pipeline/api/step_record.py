@@ -8,9 +8,10 @@ _CREATE_TIME = 1
 
 
 class StepRecord:
-    """`ports.Record`: a due step. Its offset is the time at which it is due, in milliseconds, and so is its timestamp.
+    """`ports.Record`: a due step. Its offset is the time at which it is due, in milliseconds.
 
-    A subclass has `topic_id`, which tells the steps of one topic and time apart.
+    So is its timestamp, unless a subclass has another one. A subclass has `topic_id`, which tells the steps of one
+    topic and time apart.
     """
 
     __slots__ = ("_data", "_due_ms", "_key", "_partition", "_topic")

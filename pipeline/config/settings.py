@@ -97,7 +97,8 @@ class WorkerSettings:
         max_batch_records: The most records of a batch. While records wait, a poll for a group with only batch handlers
             takes as many, up to 8 MiB of values.
         poll_timeout_ms: How long a worker waits for input in one poll. While a commit is in progress, polls are
-            shorter. A worker of one group in which nothing is in progress waits four times as long. In milliseconds.
+            shorter. A worker of one group in which nothing is in progress waits four times as long, and with more than
+            8 tasks half of it for each task, up to 100 ms. In milliseconds.
         cache_bytes: Decoded values in memory, of all tables of all tasks of the process together. Sizes are estimated
             from samples. In bytes.
         block_cache_bytes: The block cache of RocksDB with the write buffers, for all tasks of the process together.

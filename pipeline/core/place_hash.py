@@ -1,6 +1,6 @@
-"""A short identity of a place, such as a record, or a row at a time: `place_hash`.
+"""Hashes that identify a record, a row or a due step: `place_hash`.
 
-Effect keys are such hashes, so what they are made of is fixed: users have stored them in other systems.
+What they are made of must never change: users store effect keys in other systems.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ __all__ = ["place_hash"]
 def place_hash(*parts: object) -> str:
     """32 hexadecimal digits that identify these texts and numbers, in this order.
 
-    A part contains no null character, since it is a number, hexadecimal digits, or a name, in which Kafka and the
-    pipeline allow none; or it consists of several parts, joined by null characters.
+    A part contains no null character, except a scope, which is several parts joined by them.
 
     Example:
         ```python

@@ -149,7 +149,7 @@ def _batch_within(message_bytes: int) -> int:
 def consumer(settings: KafkaSettings, consumer_group: str, partitions: int = 0) -> Properties:
     """A consumer of inputs that reads committed records only. The caller manages the positions.
 
-    `partitions`: how many it will read, about.
+    `partitions`: it reads as many at most.
     """
     return _layers(
         settings,

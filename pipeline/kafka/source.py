@@ -34,7 +34,7 @@ class KafkaSources:
         self._settings = settings
 
     def open(self, consumer_group: str, partitions: int = 0) -> KafkaSource:
-        """A source without partitions. `partitions`: how many it will read, about. Raises ConfigError."""
+        """A source without partitions. `partitions`: it reads as many at most. Raises ConfigError."""
         properties = clients.consumer(self._settings, consumer_group, partitions)
         properties["on_commit"] = partial(_mirrored, consumer_group)
         return KafkaSource(clients.open_client(Consumer, properties))

@@ -68,7 +68,7 @@ class Sources(Protocol):
     """Opens the input of a consumer group."""
 
     def open(self, consumer_group: str, partitions: int = 0) -> Source:
-        """A source without partitions. `partitions`: how many it will read, about."""
+        """A source without partitions. `partitions`: of all inputs of the group; it reads as many at most."""
         ...
 
 

@@ -67,7 +67,7 @@ class GroupPlan:
 
     @property
     def input_count(self) -> int:
-        """The number of partitions of all its inputs together."""
+        """The number of partitions of all its inputs together, with those of replays."""
         return len(self.identity.inputs) * self.partitions
 
     @property

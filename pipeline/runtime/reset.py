@@ -248,7 +248,7 @@ def _reset_partition(
     if before is None:
         raise InputError(
             f"task {task}: no recent entry names its inputs",
-            hint=f"restart the worker that owns the task, whose first entry names them, and try again; or {whole}",
+            hint=f"restart the worker that owns the task: its first entry names them. Then try again; or {whole}",
         )
     check_identity(f"task {task}", before, reset.plan.identity, _any_upgrade(before))
 

@@ -39,9 +39,11 @@ from pipeline.runtime.watchdog import AtWork
 
 __all__ = ["Worker"]
 
-# A turn costs about 0.02 ms for each task, so the polls of an idle worker are longer the more tasks it has.
+# A turn costs about 0.02 ms for each task, so the polls of an idle worker are longer the more tasks it has. Notes of
+# other workers and signals wait for the end of a poll.
 IDLE_POLLS = 4
 TASKS_PER_IDLE_POLL = 2
+LONGEST_IDLE_POLL_S = 0.1
 
 
 class Worker:
@@ -304,7 +306,8 @@ class Worker:
         if (
             len(self._runs) == 1 and self.idle
         ):  # its input ends the poll, and the input of another group would not
-            longest_s *= max(IDLE_POLLS, tasks // TASKS_PER_IDLE_POLL)
+            by_tasks_s = min(longest_s * (tasks // TASKS_PER_IDLE_POLL), LONGEST_IDLE_POLL_S)
+            longest_s = max(longest_s * IDLE_POLLS, by_tasks_s)
         return self._commit_rate.poll_wait_s(longest_s, tasks) / len(self._runs)
 
     def _poll(self, run: GroupRun, timeout_s: float) -> bool:

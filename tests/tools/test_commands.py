@@ -13,7 +13,7 @@ from tools.commands import exit_code
 
 
 def test_a_tool_ends_with_the_code_that_it_has_set(capsys: pytest.CaptureFixture[str]) -> None:
-    """A failed drill is no error of the tool, and its code must reach the caller."""
+    """A failed drill is not an error of the tool, and its code must reach the caller."""
     with exit_code(Console(), "drills") as code:
         code.value = 3
     assert (code.value, capsys.readouterr().out) == (3, "")

@@ -8,7 +8,7 @@ from pipeline import App, Context, Event
 from pipeline.config import WorkerSettings
 from pipeline.ports import Polled
 from pipeline.runtime.assignment.ownership import Ownership
-from pipeline.runtime.worker import IDLE_POLLS, TASKS_PER_IDLE_POLL
+from pipeline.runtime.worker import IDLE_POLLS, LONGEST_IDLE_POLL_S, TASKS_PER_IDLE_POLL
 from pipeline.testing import TestDriver
 from pipeline.testing.memory_clients import MemorySource
 from tests.support.runtime.sums import Sums
@@ -90,14 +90,25 @@ def test_a_worker_with_two_groups_waits_long_for_none_of_them(waits: list[float]
     assert max(waits) == 0.005 / 2
 
 
-def test_an_idle_worker_with_many_tasks_takes_fewer_turns(waits: list[float]) -> None:
-    """A turn costs time for each task: with 32 tasks, 50 turns per second used 3 % of a core."""
-    sums = Sums(partitions=32)
+@pytest.mark.parametrize(
+    ("tasks", "poll_ms", "wait_s"),
+    [
+        (6, 5, IDLE_POLLS * 0.005),
+        (32, 5, 32 / TASKS_PER_IDLE_POLL * 0.005),
+        (32, 10, LONGEST_IDLE_POLL_S),
+        (32, 50, IDLE_POLLS * 0.05),
+    ],
+)
+def test_an_idle_worker_with_many_tasks_takes_fewer_turns(
+    waits: list[float], tasks: int, poll_ms: int, wait_s: float
+) -> None:
+    """A turn costs time for each task. But notes of other workers must not wait for long."""
+    sums = Sums(partitions=tasks, settings=WorkerSettings(worker_id="test", poll_timeout_ms=poll_ms))
     sums.driver.run()
     waits.clear()
     for _ in range(3):
         sums.driver.step()
-    assert waits[-1] == 32 / TASKS_PER_IDLE_POLL * 0.005
+    assert waits[-1] == wait_s
 
 
 def test_a_poll_is_short_only_while_a_commit_is_in_progress(waits: list[float]) -> None:

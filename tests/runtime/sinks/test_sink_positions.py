@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline import Postgres
-from pipeline.api.group import group_of
+from pipeline.api.group import group_view
 from pipeline.app import declared_app
 from pipeline.config import WorkerSettings
 from pipeline.errors import (
@@ -118,7 +118,7 @@ def test_an_input_that_is_added_begins_at_its_start() -> None:
     totals.driver.stop()
     more = totals.app.topic("more", key=str, value=int | None)
     totals.driver.create_topics()
-    group_of(declared_app(totals.app).groups[0]).sink(more, Postgres(DSN, "more", mode="append", row=entry))
+    group_view(declared_app(totals.app).groups[0]).sink(more, Postgres(DSN, "more", mode="append", row=entry))
     totals.driver.send(more, "b", 7)
     totals.driver.run()
     totals.check()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.app import declared_app
 from pipeline.testing import TestDriver
 from tests.support.pages import ROOT, blocks
 
@@ -23,10 +24,16 @@ def programs_of_the_page(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return names
 
 
+def _sink(page: dict[str, Any], group: str) -> Any:
+    """The sink of a group of the page's app."""
+    (found,) = [each.sinks[0].sink for each in declared_app(page["app"]).groups if each.name == group]
+    return found
+
+
 def test_the_programs_of_the_page_run(page: dict[str, Any]) -> None:
     """Users copy them."""
     page["test_an_order_is_one_row"]()
-    rows, totals = page["rows"].sinks[0].sink, page["totals"].sinks[0].sink
+    rows, totals = _sink(page, "rows"), _sink(page, "totals")
     rows.key = ("id",)
     driver = TestDriver(page["app"])
     driver.sql(totals, "CREATE TABLE totals (customer text PRIMARY KEY, cents integer NOT NULL)")
@@ -47,9 +54,9 @@ def test_the_table_that_the_page_creates_fits_the_app(page: dict[str, Any]) -> N
     (statement,) = blocks(PAGE, "sql")
     columns = re.findall(r"[(,] ?(\w+) (?:text|bigint)", statement)
     driver = TestDriver(page["app"])
-    rows = page["rows"].sinks[0].sink
+    rows = _sink(page, "rows")
     rows.key = ("id",)
-    driver.sql(page["totals"].sinks[0].sink, "CREATE TABLE totals (customer text PRIMARY KEY, cents integer)")
+    driver.sql(_sink(page, "totals"), "CREATE TABLE totals (customer text PRIMARY KEY, cents integer)")
     driver.send(page["orders"], "o1", page["Order"]("ann", 500))
     driver.run()
     assert [list(row) for row in driver.rows(rows)] == [columns]

@@ -157,6 +157,7 @@ def publish(build: Path, assets: Path) -> None:
                 f"{name} has {len(content):,} bytes, and a picture may have {MAX_BYTES:,}",
                 hint="show less of the page: Picture.until in tools/screenshots/__main__.py",
             )
+    assets.mkdir(parents=True, exist_ok=True)
     for name, content in found.items():
         (assets / name).write_bytes(content)
 

@@ -225,10 +225,7 @@ class DeclaredGroup:
         check_retries(self.name, binding)
         if not self.app.owns(binding.topic):
             raise ConfigError(f"group {self.name}: topic {binding.topic.name} belongs to another app")
-        if (
-            binding.on_error == "dead_letter"
-            and binding.topic.name == GroupId(self.app.name, self.name).dead_letter_topic
-        ):
+        if binding.on_error == "dead_letter" and binding.topic.name == self.id.dead_letter_topic:
             raise ConfigError(
                 f"group {self.name} reads its own dead letters with on_error='dead_letter': a letter that fails would "
                 "become a new letter each time",
@@ -272,12 +269,17 @@ class DeclaredGroup:
                 hint="await both functions in one handler, or declare a group for each",
             )
 
-    def bind_checked_step(self, binding: Binding, given: type) -> None:
-        """Register the function of due steps. `given`: what it is called with. Raises ConfigError."""
+    def bind_checked_step(self, binding: Binding, given: type, taken: str) -> None:
+        """Register the function of due steps. Raises ConfigError.
+
+        `given`: what it is called with. `taken`: the error if these steps have a function.
+        """
+        if binding.topic.name in self.steps:
+            raise ConfigError(taken)
         check_function(self.name, binding, given)
         check_policy(self.name, binding.on_error)
         check_retries(self.name, binding)
-        self.steps[binding.topic.name] = binding
+        self.bind_step(binding)
 
     def bind_match(self, name: str, binding: Binding) -> None:
         """Register the function for the pairs of a join. Raises ConfigError."""
@@ -287,11 +289,8 @@ class DeclaredGroup:
 
     def bind_unmatched(self, join: str, side: str, binding: Binding) -> None:
         """Register the function for a join's events without a partner. Raises ConfigError."""
-        if binding.topic.name in self.steps:
-            raise ConfigError(
-                f"join {self.name}.{join} has an on_unmatched_{side} function; it must be the only one"
-            )
-        self.bind_checked_step(binding, Event)
+        taken = f"join {self.name}.{join} has an on_unmatched_{side} function; it must be the only one"
+        self.bind_checked_step(binding, Event, taken)
 
 
 def _checked_tasks(group: str, tasks: object) -> int | None:

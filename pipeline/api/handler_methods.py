@@ -39,6 +39,7 @@ __all__ = [
 
 K = TypeVar("K")
 V = TypeVar("V")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class HandlerDecorator(Protocol[K, V]):
@@ -131,16 +132,12 @@ class HandlerMethods(StateMethods):
                 ctx.send(bills, event.key, Bill(event.value.amount))
             ```
         """
-        group = self._group
-
-        def register(
-            function: Callable[[Event[K, V], Context], None],
-        ) -> Callable[[Event[K, V], Context], None]:
-            group.bind(Binding(declared, function, on_error, False, retries, retry_delay_s))
-            return function
-
-        declared = group.checked_topic(topic, "handler")
-        return register
+        declared = self._group.checked_topic(topic, "handler")
+        return _registering(
+            lambda function: self._group.bind(
+                Binding(declared, function, on_error, False, retries, retry_delay_s)
+            )
+        )
 
     def batch_handler(
         self,
@@ -173,16 +170,12 @@ class HandlerMethods(StateMethods):
                 known = ctx.table(customers).get_many(batch.keys)
             ```
         """
-        group = self._group
-
-        def register(
-            function: Callable[[Batch[K, V], Context], None],
-        ) -> Callable[[Batch[K, V], Context], None]:
-            group.bind(Binding(declared, function, on_error, True, retries, retry_delay_s))
-            return function
-
-        declared = group.checked_topic(topic, "batch_handler")
-        return register
+        declared = self._group.checked_topic(topic, "batch_handler")
+        return _registering(
+            lambda function: self._group.bind(
+                Binding(declared, function, on_error, True, retries, retry_delay_s)
+            )
+        )
 
     def async_handler(
         self,
@@ -232,15 +225,6 @@ class HandlerMethods(StateMethods):
             ```
         """
         group = self._group
-
-        def register(
-            function: Callable[[Event[K, V], AsyncContext], Coroutine[Any, Any, None]],
-        ) -> Callable[[Event[K, V], AsyncContext], Coroutine[Any, Any, None]]:
-            group.bind(
-                Binding(declared, function, on_error, False, retries, retry_delay_s, concurrency, timeout_s)
-            )
-            return function
-
         declared = group.checked_topic(topic, "async_handler")
         check_calls(group.name, concurrency, timeout_s)
         if declared.dedup is not None:
@@ -250,7 +234,11 @@ class HandlerMethods(StateMethods):
                 hint="let a plain handler of another group send the events to a second topic without dedup=, and read "
                 "that one",
             )
-        return register
+        return _registering(
+            lambda function: group.bind(
+                Binding(declared, function, on_error, False, retries, retry_delay_s, concurrency, timeout_s)
+            )
+        )
 
     def on_close(
         self,
@@ -286,16 +274,6 @@ class HandlerMethods(StateMethods):
             ```
         """
         group = self._group
-
-        def register(
-            function: Callable[[ClosedWindow[K, V], Context], None],
-        ) -> Callable[[ClosedWindow[K, V], Context], None]:
-            if declared.closes.name in group.steps:
-                raise ConfigError(f"{declared.label} has an on_close function; it must be the only one")
-            binding = Binding(declared.closes, function, on_error, False, retries, retry_delay_s)
-            group.bind_checked_step(binding, ClosedWindow)
-            return function
-
         if not isinstance(window, DeclaredWindow):
             raise ConfigError(
                 f"group {group.name}: {window!r} is not a window",
@@ -303,8 +281,13 @@ class HandlerMethods(StateMethods):
             )
         if group.tables.get(window.name) is not window:
             raise ConfigError(f"group {group.name}: {window.label} belongs to another group")
-        declared = window
-        return register
+        closes = window.closes
+        taken = f"{window.label} has an on_close function; it must be the only one"
+        return _registering(
+            lambda function: group.bind_checked_step(
+                Binding(closes, function, on_error, False, retries, retry_delay_s), ClosedWindow, taken
+            )
+        )
 
     def on_timer(
         self,
@@ -341,16 +324,6 @@ class HandlerMethods(StateMethods):
             ```
         """
         group = self._group
-
-        def register(
-            function: Callable[[FiredTimer[K], Context], None],
-        ) -> Callable[[FiredTimer[K], Context], None]:
-            if declared.fires.name in group.steps:
-                raise ConfigError(f"{declared.label} have an on_timer function; it must be the only one")
-            binding = Binding(declared.fires, function, on_error, False, retries, retry_delay_s)
-            group.bind_checked_step(binding, FiredTimer)
-            return function
-
         if not isinstance(timers, DeclaredTimers):
             raise ConfigError(
                 f"group {group.name}: {timers!r} are not timers",
@@ -359,7 +332,12 @@ class HandlerMethods(StateMethods):
         declared = timers
         if group.tables.get(declared.name) is not declared:
             raise ConfigError(f"group {group.name}: {declared.label} belong to another group")
-        return register
+        taken = f"{declared.label} have an on_timer function; it must be the only one"
+        return _registering(
+            lambda function: group.bind_checked_step(
+                Binding(declared.fires, function, on_error, False, retries, retry_delay_s), FiredTimer, taken
+            )
+        )
 
     def every(
         self,
@@ -398,13 +376,6 @@ class HandlerMethods(StateMethods):
             ```
         """
         group = self._group
-
-        def register(function: Callable[[Tick, Context], None]) -> Callable[[Tick, Context], None]:
-            if topic.name in group.steps:
-                raise ConfigError(f"{where} is declared twice")
-            group.bind_checked_step(Binding(topic, function, on_error, False, retries, retry_delay_s), Tick)
-            return function
-
         check_name("every", name)
         where = f"every {group.name}.{name}"
         if group.sinks:
@@ -412,7 +383,13 @@ class HandlerMethods(StateMethods):
         for binding in group.bindings:
             group.check_plain(f"every, {name}", binding)
         topic = TickTopic(group.name, name, seconds)
-        return register
+        return _registering(
+            lambda function: group.bind_checked_step(
+                Binding(topic, function, on_error, False, retries, retry_delay_s),
+                Tick,
+                f"{where} is declared twice",
+            )
+        )
 
     def sink(self, topic: Topic[K, V], to: Sink[K, V], *, on_error: OnError = "stop") -> None:
         """Write the rows of a topic's records to a database, exactly once.
@@ -469,3 +446,13 @@ class HandlerMethods(StateMethods):
                 hint="declare app.group(...) for each database; give the same DSN for the same database",
             )
         group.sinks.append(SinkBinding(declared, to, on_error))
+
+
+def _registering(bind: Callable[[F], None]) -> Callable[[F], F]:
+    """A decorator that registers a function, and returns it."""
+
+    def register(function: F) -> F:
+        bind(function)
+        return function
+
+    return register

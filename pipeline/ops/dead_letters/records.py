@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from hashlib import blake2b
 
 from pipeline.core.dead_letter_count import NOT_NUMBERED, LetterNumber
 from pipeline.core.names import GroupId
+from pipeline.core.place_hash import place_digest
 from pipeline.ops.dead_letters.letters import Choice, DeadLetter, LetterId, read_letters
 from pipeline.ops.dead_letters.marks import ReplayMark
 from pipeline.ports import TopicInfo
@@ -99,20 +99,15 @@ def failed_records(
     for found in read_letters(topic, Choice(), environment, within):
         letter, origin = found.letter, found.letter.origin
         owner = (letter.app, letter.group) if letter.app else group
-        place = _digest(*owner, origin.topic, origin.partition, origin.offset)
+        place = place_digest(*owner, origin.topic, origin.partition, origin.offset)
         topic_id = letter.topic_id
         if not topic_id:
             without_id.setdefault(place, "")
         elif place in without_id and without_id[place] in {"", topic_id}:
             without_id[place], topic_id = topic_id, ""
-        key = _digest(place.hex(), topic_id) if topic_id else place
+        key = place_digest(place.hex(), topic_id) if topic_id else place
         records.setdefault(key, FailedRecord()).add(found, choice, own=owner == group)
     return list(records.values())
-
-
-def _digest(*parts: object) -> bytes:
-    """A short key for a record: there can be millions of records."""
-    return blake2b("\0".join(map(str, parts)).encode(), digest_size=16).digest()
 
 
 def newest_letters(
